@@ -1,0 +1,291 @@
+// Package bincache reads a Nix binary cache from its directory, file by file:
+//
+//	nix-cache-info        StoreDir, WantMassQuery, Priority
+//	<hash>.narinfo        one per store path, named by its hash part
+//	<hash>.ls             listing, a hint that is never trusted
+//	nar/<file>.nar.<ext>  the archives; a narinfo's URL says which
+//
+// It serves every cache that Nix can read, those of nix-push 1.x (NAR files at
+// the root) included, and never writes. What a cache means to a backup
+// (releases, garbage) is the business of package backup; what is inside a NAR
+// file that of package narread.
+package bincache
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/narvault/narvault/narread"
+	"github.com/narvault/narvault/narread/narinfo"
+	"github.com/narvault/narvault/narread/storepath"
+)
+
+const (
+	// InfoFile marks a directory as a binary cache.
+	InfoFile = "nix-cache-info"
+	// DefaultStoreDir is the store directory of a cache that names none.
+	DefaultStoreDir = "/nix/store"
+
+	narInfoExt = ".narinfo"
+	// maxNarInfo bounds what is read of one narinfo, in bytes. 10,000
+	// references, ten times as many as seen, are 600 KB.
+	maxNarInfo = 4 << 20
+)
+
+// A Cache is an open binary cache directory. Its methods may be called
+// concurrently. Close it when done; archives opened through it stay usable.
+type Cache struct {
+	root     *os.Root
+	storeDir string
+	options  Options
+}
+
+// Options say how archives are read. The zero value works.
+type Options struct {
+	Blocks   *narread.Cache // decoded blocks, shared by all archives; nil: each archive keeps its own few
+	SpoolDir string         // where archives without random access are unpacked; "": the system's
+	Warn     func(error)    // told of what is odd but harmless; may be nil
+}
+
+// A DamageError says that a file of the cache is not what it has to be.
+// (Damage inside a NAR file is a *narread.DamageError.)
+type DamageError struct {
+	File string // path of the file
+	Err  error
+}
+
+func (e *DamageError) Error() string { return fmt.Sprintf("%s: %v", e.File, e.Err) }
+
+// Unwrap returns the cause.
+func (e *DamageError) Unwrap() error { return e.Err }
+
+// Open opens the binary cache in dir, which must hold nix-cache-info.
+func Open(dir string, o Options) (*Cache, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open binary cache: %w", err)
+	}
+	c := &Cache{root: root, options: o}
+	text, err := c.readFile(InfoFile, maxNarInfo)
+	if err != nil {
+		root.Close()
+		return nil, fmt.Errorf("open binary cache: %w", err)
+	}
+	if c.storeDir, err = parseCacheInfo(text); err != nil {
+		root.Close()
+		return nil, &DamageError{File: c.path(InfoFile), Err: err}
+	}
+	return c, nil
+}
+
+// parseCacheInfo returns the store directory. Like Nix, it ignores lines that
+// it does not know, and takes an empty file.
+func parseCacheInfo(text []byte) (string, error) {
+	storeDir := DefaultStoreDir
+	for line := range bytes.Lines(text) {
+		key, value, _ := strings.Cut(string(line), ":")
+		if key != "StoreDir" {
+			continue
+		}
+		storeDir = strings.TrimSpace(value)
+		if !strings.HasPrefix(storeDir, "/") || strings.HasSuffix(storeDir, "/") {
+			return "", fmt.Errorf("StoreDir %q is not an absolute path", storeDir)
+		}
+	}
+	return storeDir, nil
+}
+
+// Close releases the directory.
+func (c *Cache) Close() error { return c.root.Close() }
+
+// Dir returns the directory's path as given to Open.
+func (c *Cache) Dir() string { return c.root.Name() }
+
+// StoreDir returns the store directory that the cache is for.
+func (c *Cache) StoreDir() string { return c.storeDir }
+
+func (c *Cache) path(name string) string { return c.root.Name() + "/" + name }
+
+// Stat describes the directory itself; its modification time changes when a
+// narinfo comes or goes.
+func (c *Cache) Stat() (fs.FileInfo, error) { return c.root.Stat(".") }
+
+// Hashes returns the hash parts of all store paths that have a narinfo, sorted.
+func (c *Cache) Hashes() ([]string, error) {
+	dir, err := c.root.Open(".")
+	if err != nil {
+		return nil, fmt.Errorf("list binary cache: %w", err)
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("list binary cache: %w", err)
+	}
+	hashes := names[:0]
+	for _, name := range names {
+		if hash, ok := strings.CutSuffix(name, narInfoExt); ok && storepath.ValidHash(hash) {
+			hashes = append(hashes, hash)
+		}
+	}
+	slices.Sort(hashes)
+	return hashes, nil
+}
+
+// Has reports whether there is a narinfo for a hash part; it does not read it.
+func (c *Cache) Has(hash string) (bool, error) {
+	_, err := c.root.Lstat(hash + narInfoExt)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// NarInfo reads the narinfo of the store path with the given hash part. The
+// error is fs.ErrNotExist when there is none, a *DamageError when it is not
+// what Nix accepts or belongs to another path or store directory.
+func (c *Cache) NarInfo(hash string) (*narinfo.NarInfo, error) {
+	if !storepath.ValidHash(hash) {
+		return nil, fmt.Errorf("%q is no hash part of a store path: %w", hash, fs.ErrNotExist)
+	}
+	name := hash + narInfoExt
+	text, err := c.readFile(name, maxNarInfo)
+	if err != nil {
+		return nil, err
+	}
+	info, err := narinfo.Parse(text)
+	if err == nil {
+		err = c.fits(hash, info)
+	}
+	if err != nil {
+		return nil, &DamageError{File: c.path(name), Err: err}
+	}
+	return info, nil
+}
+
+// fits checks a narinfo against its place.
+func (c *Cache) fits(hash string, info *narinfo.NarInfo) error {
+	if info.StorePath.Hash() != hash {
+		return fmt.Errorf("field StorePath: %s is another store path than the file's name says", info.StorePath)
+	}
+	if info.StoreDir != c.storeDir {
+		return fmt.Errorf("field StorePath: %s is not in the store directory of the cache, %s", info.StorePath.In(info.StoreDir), c.storeDir)
+	}
+	if err := CheckURL(info.URL); err != nil {
+		return fmt.Errorf("field URL: %w", err)
+	}
+	return nil
+}
+
+// Lookup is NarInfo for a whole store path: one with the same hash part but
+// another name is fs.ErrNotExist.
+func (c *Cache) Lookup(p storepath.Path) (*narinfo.NarInfo, error) {
+	info, err := c.NarInfo(p.Hash())
+	if err != nil {
+		return nil, err
+	}
+	if info.StorePath != p {
+		return nil, fmt.Errorf("%s: %w (the cache holds %s)", p, fs.ErrNotExist, info.StorePath)
+	}
+	return info, nil
+}
+
+// CheckURL accepts the URL of a NAR file only if it names a file below the
+// cache directory: relative, without empty, "." and ".." parts. Nix 2.8 follows
+// any URL; newer ones have the same rule (checkBinaryCachePath).
+func CheckURL(url string) error {
+	if strings.Contains(url, "://") {
+		return fmt.Errorf("%q is not a file of this cache", url)
+	}
+	if !fs.ValidPath(url) || url == "." || strings.ContainsRune(url, 0) {
+		return fmt.Errorf("%q leads out of the cache or is no file name", url)
+	}
+	return nil
+}
+
+// OpenNAR opens the NAR file that info names, for reading only, and returns its
+// size in bytes. A symlink that leads out of the cache is an error.
+func (c *Cache) OpenNAR(info *narinfo.NarInfo) (*os.File, int64, error) {
+	if err := CheckURL(info.URL); err != nil {
+		return nil, 0, &DamageError{File: c.path(info.StorePath.Hash() + narInfoExt), Err: err}
+	}
+	f, err := c.root.Open(info.URL)
+	if err != nil {
+		return nil, 0, c.narError(info, err)
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = errors.New("is not a regular file")
+	}
+	if err == nil && info.FileSize > 0 && st.Size() != info.FileSize {
+		err = fmt.Errorf("has %d bytes, its narinfo says %d", st.Size(), info.FileSize)
+	}
+	if err != nil {
+		f.Close()
+		return nil, 0, &DamageError{File: c.path(info.URL), Err: err}
+	}
+	return f, st.Size(), nil
+}
+
+// narError makes a missing NAR file damage: its narinfo promises it.
+func (c *Cache) narError(info *narinfo.NarInfo, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return &DamageError{File: c.path(info.URL), Err: fmt.Errorf("NAR file of %s is missing", info.StorePath)}
+	}
+	return fmt.Errorf("NAR of %s: %w", info.StorePath, c.named(info.URL, err))
+}
+
+// Archive opens the NAR of a store path for random access. Closing the archive
+// closes its file.
+func (c *Cache) Archive(info *narinfo.NarInfo) (*narread.Archive, error) {
+	f, size, err := c.OpenNAR(info)
+	if err != nil {
+		return nil, err
+	}
+	a, err := narread.Open(f, size, narread.Options{
+		Name:        c.path(info.URL),
+		Compression: info.Compression,
+		NarSize:     info.NarSize,
+		NarHash:     info.NarHash,
+		Cache:       c.options.Blocks,
+		SpoolDir:    c.options.SpoolDir,
+		Warn:        c.options.Warn,
+	})
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return a, nil
+}
+
+// readFile reads a small file of the cache whole.
+func (c *Cache) readFile(name string, limit int64) ([]byte, error) {
+	f, err := c.root.Open(name)
+	if err != nil {
+		return nil, c.named(name, err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, c.named(name, err)
+	}
+	if int64(len(text)) > limit {
+		return nil, &DamageError{File: c.path(name), Err: fmt.Errorf("is larger than %d bytes", limit)}
+	}
+	return text, nil
+}
+
+// named gives an error of the root, which knows relative names only, the whole
+// path.
+func (c *Cache) named(name string, err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err
+	}
+	return &fs.PathError{Op: "read", Path: c.path(name), Err: err}
+}
