@@ -1,0 +1,231 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/narread/narinfo"
+	"github.com/narvault/narvault/narread/storepath"
+)
+
+// parallelSyncs is how many fsyncs are under way at once: the journal of a file
+// system serves many with one write.
+const parallelSyncs = 16
+
+// commitAll waits for the jobs in their order and commits them in groups: the
+// next one, and with it all that happen to be ready behind it.
+func (a *archiver) commitAll(ctx context.Context, jobs []*job, ahead <-chan struct{}) error {
+	for len(jobs) > 0 {
+		n, err := ready(ctx, jobs)
+		if err != nil {
+			return err
+		}
+		if err := a.commit(jobs[:n]); err != nil {
+			return fmt.Errorf("write to backup: %w", err)
+		}
+		for _, j := range jobs[:n] {
+			a.progress.archived(j)
+			<-ahead
+		}
+		jobs = jobs[n:]
+	}
+	return nil
+}
+
+// ready waits for the first job and returns how many from it on are done.
+func ready(ctx context.Context, jobs []*job) (int, error) {
+	for n, j := range jobs {
+		if n == maxGroup {
+			return n, nil
+		}
+		if n > 0 {
+			select {
+			case <-j.done:
+			default:
+				return n, nil
+			}
+		}
+		select {
+		case <-j.done:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+		if j.err != nil {
+			return n, nilIfSome(n, j.err)
+		}
+	}
+	return len(jobs), nil
+}
+
+// nilIfSome lets the jobs before a failed one be committed.
+func nilIfSome(n int, err error) error {
+	if n > 0 {
+		return nil
+	}
+	return err
+}
+
+// commit makes a group of jobs durable and visible: the NAR files first, then
+// the narinfos, level by level, so that at no instant, and after no crash, a
+// narinfo is there without its NAR file or without the narinfos it refers to.
+func (a *archiver) commit(group []*job) error {
+	if err := a.commitNARs(group); err != nil {
+		return err
+	}
+	staged, err := a.stage(group)
+	defer func() {
+		for _, s := range staged {
+			s.discard(a.fsys)
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	for _, level := range levels(group) {
+		for _, i := range level {
+			if err := staged[i].publish(a.fsys); err != nil {
+				return err
+			}
+		}
+		if err := a.fsys.SyncDir(a.backup.Cache.Dir()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// commitNARs gives the NAR files of a group their names and notes them in the
+// journal.
+func (a *archiver) commitNARs(group []*job) error {
+	err := inParallel(group, func(_ int, j *job) error {
+		if j.temp == nil {
+			return nil
+		}
+		if err := j.temp.file.Sync(); err != nil {
+			return err
+		}
+		return j.temp.file.Close()
+	})
+	if err != nil {
+		return err
+	}
+	var files []narFile
+	for _, j := range group {
+		if j.temp == nil {
+			continue
+		}
+		if err := a.fsys.Rename(j.temp.file.Name(), a.backup.cachePath(j.temp.URL)); err != nil {
+			return err
+		}
+		j.content, j.temp = &j.temp.narFile, nil
+		files = append(files, *j.content)
+	}
+	if len(files) == 0 {
+		return nil
+	}
+	if err := a.fsys.SyncDir(a.backup.cachePath(narDir)); err != nil {
+		return err
+	}
+	return a.journal.add(files)
+}
+
+// A stagedInfo is the narinfo and the listing of a store path, durable, but
+// without their names.
+type stagedInfo struct {
+	narInfo, listing         string // temporary files, "" if none
+	narInfoName, listingName string
+}
+
+// stage writes what a group needs beside the NARs to temporary files.
+func (a *archiver) stage(group []*job) ([]stagedInfo, error) {
+	staged := make([]stagedInfo, len(group))
+	err := inParallel(group, func(i int, j *job) (err error) {
+		s := &staged[i]
+		s.narInfoName = a.backup.cachePath(j.info.Path.Hash() + ".narinfo")
+		s.listingName = a.backup.cachePath(j.info.Path.Hash() + ".ls")
+		if j.sameAs != nil {
+			j.content, j.listing = j.sameAs.content, j.sameAs.listing
+		}
+		if s.narInfo, err = disk.WriteTemp(a.fsys, filepath.Dir(s.narInfoName), a.narInfo(j).Bytes()); err != nil {
+			return err
+		}
+		if j.listing != nil {
+			s.listing, err = disk.WriteTemp(a.fsys, filepath.Dir(s.listingName), j.listing)
+		}
+		return err
+	})
+	return staged, err
+}
+
+// publish gives the files their names: the narinfo last, because it is what
+// makes the store path exist.
+func (s *stagedInfo) publish(fsys disk.FS) error {
+	if s.listing != "" {
+		if err := fsys.Rename(s.listing, s.listingName); err != nil {
+			return err
+		}
+		s.listing = ""
+	}
+	if err := fsys.Rename(s.narInfo, s.narInfoName); err != nil {
+		return err
+	}
+	s.narInfo = ""
+	return nil
+}
+
+// discard removes what was not published.
+func (s *stagedInfo) discard(fsys disk.FS) {
+	for _, name := range []string{s.narInfo, s.listing} {
+		if name != "" {
+			fsys.Remove(name) // the error that led here counts, not this one
+		}
+	}
+}
+
+func (a *archiver) narInfo(j *job) *narinfo.NarInfo {
+	info := &narinfo.NarInfo{
+		StoreDir:   a.backup.Cache.StoreDir(),
+		StorePath:  j.info.Path,
+		References: j.info.References,
+		Deriver:    j.info.Deriver,
+		Sigs:       j.info.Sigs,
+		CA:         j.info.CA,
+	}
+	j.content.fill(info)
+	return info
+}
+
+// levels splits a group, which is in topological order, into steps: the paths
+// of one refer to earlier ones only. The values are indexes into group.
+func levels(group []*job) [][]int {
+	level := make(map[storepath.Path]int, len(group))
+	var steps [][]int
+	for i, j := range group {
+		at := 0
+		for _, ref := range j.info.References {
+			if l, ok := level[ref]; ok && ref != j.info.Path {
+				at = max(at, l+1)
+			}
+		}
+		level[j.info.Path] = at
+		if at == len(steps) {
+			steps = append(steps, nil)
+		}
+		steps[at] = append(steps[at], i)
+	}
+	return steps
+}
+
+// inParallel calls f for each job of a group, parallelSyncs at a time.
+func inParallel(group []*job, f func(int, *job) error) error {
+	var g errgroup.Group
+	g.SetLimit(parallelSyncs)
+	for i, j := range group {
+		g.Go(func() error { return f(i, j) })
+	}
+	return g.Wait()
+}

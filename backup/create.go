@@ -1,0 +1,124 @@
+package backup
+
+import (
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/index/bincache"
+)
+
+// cacheDirs are the directories that Nix wants to find in a binary cache and
+// would make itself: opening a cache on a read-only medium fails without them.
+// (Nix 2.4-2.34 want realisations, 2.35 and later build-trace-v2.)
+var cacheDirs = []string{narDir, "log", "realisations", "build-trace-v2"}
+
+//go:embed readme.txt
+var readmeText string
+
+// create makes dir a backup for the given store directory, or completes one
+// that a crash left half made, and opens it. Anything else that dir may be is
+// an error and stays as it is. Its parent must exist: a mistyped mount point
+// shall not become a directory.
+func create(fsys disk.FS, dir, storeDir string, c Config) (*Backup, error) {
+	if err := mayCreate(dir); err != nil {
+		return nil, fmt.Errorf("create backup: %w", err)
+	}
+	if err := populate(fsys, dir, storeDir, c); err != nil {
+		return nil, fmt.Errorf("create backup in %s: %w", dir, err)
+	}
+	b, err := Open(dir, bincache.Options{})
+	if err != nil {
+		return nil, err
+	}
+	if got := b.Cache.StoreDir(); got != storeDir {
+		b.Close()
+		return nil, fmt.Errorf("%s is a backup of the store directory %s, not of %s: use another directory", dir, got, storeDir)
+	}
+	return b, nil
+}
+
+// mayCreate reports why dir cannot be or become a backup.
+func mayCreate(dir string) error {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if _, err := os.Stat(filepath.Dir(filepath.Clean(dir))); err != nil {
+			return err
+		}
+		return nil
+	case isNotDir(err):
+		return fmt.Errorf("%s is a file, not a directory", dir)
+	case err != nil:
+		return err
+	}
+	if isFile(filepath.Join(dir, configFile)) || isFile(filepath.Join(dir, cacheDir, bincache.InfoFile)) {
+		return nil
+	}
+	if isFile(filepath.Join(dir, bincache.InfoFile)) {
+		return fmt.Errorf("%s is a binary cache that another program keeps: use another directory", dir)
+	}
+	for _, e := range entries {
+		if e.Name() != "lost+found" && e.Name() != lockFile && !isTemp(e.Name()) {
+			return fmt.Errorf("%s is not empty and no backup (it holds %q): use an empty or a new directory", dir, e.Name())
+		}
+	}
+	return nil
+}
+
+func isTemp(name string) bool {
+	return strings.HasPrefix(name, disk.TempPrefix) && strings.HasSuffix(name, disk.TempSuffix)
+}
+
+// populate makes what is missing. narvault.json comes first, so that what a
+// crash leaves is known as ours, nix-cache-info after the directories that Nix
+// expects beside it.
+func populate(fsys disk.FS, dir, storeDir string, c Config) error {
+	if err := fsys.Mkdir(dir); err != nil {
+		return err
+	}
+	if err := fsys.SyncDir(filepath.Dir(filepath.Clean(dir))); err != nil && !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	c.Version, c.ID, c.Created = FormatVersion, uuid.NewString(), time.Now().UTC().Truncate(time.Second)
+	config, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := writeMissing(fsys, filepath.Join(dir, configFile), append(config, '\n')); err != nil {
+		return err
+	}
+	for _, sub := range append([]string{""}, cacheDirs...) {
+		if err := disk.MkdirAll(fsys, dir, filepath.Join(dir, cacheDir, sub)); err != nil {
+			return err
+		}
+	}
+	info := fmt.Sprintf("StoreDir: %s\nWantMassQuery: 1\nPriority: 30\n", storeDir)
+	if err := writeMissing(fsys, filepath.Join(dir, cacheDir, bincache.InfoFile), []byte(info)); err != nil {
+		return err
+	}
+	if err := disk.MkdirAll(fsys, dir, filepath.Join(dir, releasesDir)); err != nil {
+		return err
+	}
+	readme := strings.ReplaceAll(readmeText, "/nix/store", storeDir)
+	return writeMissing(fsys, filepath.Join(dir, readmeFile), []byte(readme))
+}
+
+func writeMissing(fsys disk.FS, name string, data []byte) error {
+	if isFile(name) {
+		return nil
+	}
+	return disk.WriteFile(fsys, name, data)
+}
+
+func isNotDir(err error) bool { return errors.Is(err, syscall.ENOTDIR) }

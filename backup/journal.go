@@ -1,0 +1,143 @@
+package backup
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/index/bincache"
+	"github.com/narvault/narvault/narread/narinfo"
+)
+
+// A narFile is a finished NAR file: the fields of a narinfo that tell what it
+// is, whatever store path it belongs to.
+type narFile struct {
+	URL         string
+	Compression string
+	FileHash    narinfo.Hash
+	FileSize    int64
+	NarHash     narinfo.Hash
+	NarSize     int64
+}
+
+// fill copies what describes the file into info.
+func (f narFile) fill(info *narinfo.NarInfo) {
+	info.URL, info.Compression = f.URL, f.Compression
+	info.FileHash, info.FileSize = f.FileHash.String(), f.FileSize
+	info.NarHash, info.NarSize = f.NarHash, f.NarSize
+}
+
+// A journal remembers the NAR files that are durable in the cache, until their
+// narinfos are: a NAR is named by the hash of its file, so without it the next
+// run could not tell whose they are and would compress everything again.
+//
+// It is a text file, a line each: NarHash, NarSize, URL, FileHash, FileSize,
+// Compression and the CRC-32 (IEEE, hexadecimal) of the line up to it. A line
+// that is damaged is passed over: the journal saves work, no more.
+type journal struct {
+	fsys disk.FS
+	name string
+	file disk.File // nil until the first add
+}
+
+func newJournal(fsys disk.FS, dir string) *journal {
+	return &journal{fsys: fsys, name: filepath.Join(dir, journalFile)}
+}
+
+// load returns the files that an earlier run finished, by NarHash.
+func (j *journal) load() (map[narinfo.Hash]narFile, error) {
+	known := make(map[narinfo.Hash]narFile)
+	f, err := os.Open(j.name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return known, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read journal: %w", err)
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		if n, ok := parseJournalLine(lines.Text()); ok {
+			known[n.NarHash] = n
+		}
+	}
+	if err := lines.Err(); err != nil && !errors.Is(err, bufio.ErrTooLong) {
+		return nil, fmt.Errorf("read journal %s: %w", j.name, err)
+	}
+	return known, nil
+}
+
+// add makes the memory of files durable.
+func (j *journal) add(files []narFile) error {
+	if j.file == nil {
+		f, err := j.fsys.Append(j.name)
+		if err != nil {
+			return err
+		}
+		j.file = f
+		// The line end closes what a crash may have left half written.
+		if _, err := j.file.Write([]byte("\n")); err != nil {
+			return err
+		}
+		if err := j.fsys.SyncDir(filepath.Dir(j.name)); err != nil {
+			return err
+		}
+	}
+	var b strings.Builder
+	for _, n := range files {
+		b.WriteString(formatJournalLine(n))
+	}
+	if _, err := j.file.Write([]byte(b.String())); err != nil {
+		return err
+	}
+	return j.file.Sync()
+}
+
+// remove forgets everything: all narinfos are written.
+func (j *journal) remove() error {
+	if err := j.close(); err != nil {
+		return err
+	}
+	return j.fsys.Remove(j.name)
+}
+
+func (j *journal) close() error {
+	if j.file == nil {
+		return nil
+	}
+	err := j.file.Close()
+	j.file = nil
+	return err
+}
+
+func formatJournalLine(n narFile) string {
+	text := fmt.Sprintf("%s %d %s %s %d %s", n.NarHash, n.NarSize, n.URL, n.FileHash, n.FileSize, n.Compression)
+	return fmt.Sprintf("%s %08x\n", text, crc32.ChecksumIEEE([]byte(text)))
+}
+
+func parseJournalLine(line string) (narFile, bool) {
+	text, sum, _ := cutLast(line, " ")
+	if sum != fmt.Sprintf("%08x", crc32.ChecksumIEEE([]byte(text))) {
+		return narFile{}, false
+	}
+	var n narFile
+	var narHash, fileHash string
+	if _, err := fmt.Sscanf(text, "%s %d %s %s %d %s", &narHash, &n.NarSize, &n.URL, &fileHash, &n.FileSize, &n.Compression); err != nil {
+		return narFile{}, false
+	}
+	err := errors.Join(n.NarHash.UnmarshalText([]byte(narHash)), n.FileHash.UnmarshalText([]byte(fileHash)), bincache.CheckURL(n.URL))
+	return n, err == nil
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
+}

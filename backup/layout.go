@@ -1,0 +1,148 @@
+// Package backup knows a backup directory: how it is laid out, how store paths
+// and releases get into it, and how they come out again.
+//
+//	BACKUP/
+//	  README.txt       how to restore with plain Nix, without narvault
+//	  narvault.json    format version, id, creation time, compression (Config)
+//	  lock             held, with flock, by whoever writes
+//	  nars.journal     finished NAR files whose narinfo is not yet written
+//	  cache/           a standard Nix binary cache (package index/bincache)
+//	  releases/<project>/<name>/
+//	    closure.txt    the store paths of the release, one per line
+//	    release.json   what it is and where it came from (Release)
+//	    previous/      the two files as they were before the last change
+//
+// The files are the truth, and plain Nix can read all that matters of them.
+// Writing keeps an order that leaves a valid cache at every instant, on disk
+// too: NAR files are durable before the narinfo that names them, the narinfos
+// of references before those that refer, and a release after all its paths. A
+// narinfo therefore proves that its closure is there.
+//
+// A directory that hydra-backup or nix-push wrote (no narvault.json) is a
+// backup as well, and any other binary cache can be read as one without
+// releases. What the kernel sees of a backup is the business of fusefs, what
+// is inside an archive that of narread; the Nix store on this machine is
+// reached through backup/nixstore.
+package backup
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/narvault/narvault/index/bincache"
+)
+
+// The names in a backup directory.
+const (
+	configFile    = "narvault.json"
+	readmeFile    = "README.txt"
+	lockFile      = "lock"
+	journalFile   = "nars.journal"
+	cacheDir      = "cache"
+	narDir        = "nar" // below cacheDir
+	releasesDir   = "releases"
+	closureFile   = "closure.txt"
+	releaseFile   = "release.json"
+	previousDir   = "previous"
+	FormatVersion = 1 // of narvault.json and release.json
+)
+
+// A Config is the content of narvault.json.
+type Config struct {
+	Version     int       `json:"version"`
+	ID          string    `json:"id"` // a UUID
+	Created     time.Time `json:"created"`
+	Compression string    `json:"compression"` // for new archives: "zstd" or "none"
+	Level       int       `json:"level"`       // of zstd
+}
+
+// A Backup is a backup directory, or a foreign binary cache, open for reading.
+// Nothing is written to it through this type. Its methods may be called
+// concurrently.
+type Backup struct {
+	Cache   *bincache.Cache
+	dir     string
+	foreign bool // only a binary cache: no releases
+	config  Config
+}
+
+// ErrNoBackup is the error of Open for a directory that is none.
+var ErrNoBackup = errors.New("is neither a backup nor a binary cache")
+
+// Open opens a backup directory or any directory that is a binary cache. The
+// caller closes it.
+func Open(dir string, o bincache.Options) (*Backup, error) {
+	b := &Backup{dir: dir}
+	config, err := readConfig(dir)
+	if err != nil {
+		return nil, err
+	}
+	b.config = config
+	at := filepath.Join(dir, cacheDir)
+	switch {
+	case isFile(filepath.Join(at, bincache.InfoFile)):
+	case isFile(filepath.Join(dir, bincache.InfoFile)):
+		at, b.foreign = dir, true
+	case config.Version != 0:
+		return nil, &bincache.DamageError{File: filepath.Join(at, bincache.InfoFile), Err: errors.New("is missing")}
+	default:
+		return nil, noBackup(dir)
+	}
+	b.Cache, err = bincache.Open(at, o)
+	return b, err
+}
+
+func noBackup(dir string) error {
+	if st, err := os.Stat(dir); err != nil {
+		return fmt.Errorf("open backup: %w", err)
+	} else if !st.IsDir() {
+		return fmt.Errorf("open backup: %s is a file, not a directory: %w", dir, ErrNoBackup)
+	}
+	return fmt.Errorf("open backup: %s %w: it has no %s/%s and no %s", dir, ErrNoBackup, cacheDir, bincache.InfoFile, bincache.InfoFile)
+}
+
+// readConfig returns the zero Config when there is no narvault.json.
+func readConfig(dir string) (Config, error) {
+	var c Config
+	name := filepath.Join(dir, configFile)
+	text, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) || isNotDir(err) {
+		return c, nil
+	}
+	if err != nil {
+		return c, fmt.Errorf("open backup: %w", err)
+	}
+	if err := json.Unmarshal(text, &c); err != nil {
+		return c, &bincache.DamageError{File: name, Err: err}
+	}
+	if c.Version < 1 || c.Version > FormatVersion {
+		return c, fmt.Errorf("open backup: %s has format version %d, this narvault knows %d: use a newer one", name, c.Version, FormatVersion)
+	}
+	return c, nil
+}
+
+// Close releases what Open opened.
+func (b *Backup) Close() error { return b.Cache.Close() }
+
+// Dir returns the directory as given to Open.
+func (b *Backup) Dir() string { return b.dir }
+
+// Config returns the content of narvault.json, zero when there is none.
+func (b *Backup) Config() Config { return b.config }
+
+// Foreign reports whether this is a binary cache and no more.
+func (b *Backup) Foreign() bool { return b.foreign }
+
+func (b *Backup) path(elem ...string) string {
+	return filepath.Join(append([]string{b.dir}, elem...)...)
+}
+
+func isFile(name string) bool {
+	st, err := os.Stat(name)
+	return err == nil && st.Mode().IsRegular()
+}

@@ -1,0 +1,55 @@
+package backup
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// A LockedError says that somebody else writes to the backup.
+type LockedError struct {
+	File   string // the lock file
+	Holder string // what the holder wrote into it: process id, host
+}
+
+func (e *LockedError) Error() string {
+	return fmt.Sprintf("%s is locked by %s: wait for it to end", filepath.Dir(e.File), e.Holder)
+}
+
+// lock takes the write lock of a backup, which exists. It ends with the
+// process whatever becomes of it, so that none can be left stale. The error is
+// *LockedError when another process holds it. The caller closes the result.
+func lock(dir string) (io.Closer, error) {
+	name := filepath.Join(dir, lockFile)
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o666)
+	if err != nil {
+		return nil, fmt.Errorf("lock backup: %w", err)
+	}
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		holder, _ := io.ReadAll(io.LimitReader(f, 256))
+		f.Close()
+		return nil, &LockedError{File: name, Holder: holderText(holder)}
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock backup: flock %s: %w", name, err)
+	}
+	// Only for the message above, so errors do not matter.
+	host, _ := os.Hostname()
+	if f.Truncate(0) == nil {
+		fmt.Fprintf(f, "process %d on %s\n", os.Getpid(), host)
+	}
+	return f, nil
+}
+
+func holderText(text []byte) string {
+	if s := strings.TrimSpace(string(text)); s != "" {
+		return s
+	}
+	return "another process"
+}

@@ -1,0 +1,288 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+
+	"github.com/narvault/narvault/backup/nixstore"
+	"github.com/narvault/narvault/index/bincache"
+	"github.com/narvault/narvault/narread/narinfo"
+	"github.com/narvault/narvault/narread/storepath"
+)
+
+// A plan says what a run has to write, in the order in which it is written:
+// references before those that refer to them.
+type plan struct {
+	jobs      []*job
+	unchanged Amount
+	conflicts []Conflict
+	healed    []string // narinfos that are damaged or whose NAR file is gone
+	narSize   int64    // of the whole closure
+}
+
+// A job is one store path that the cache lacks. If its content is there
+// already, under another store path, content says so; if a job before it has
+// the same content, sameAs does; else the NAR has to be written.
+type job struct {
+	info    nixstore.PathInfo
+	content *narFile
+	sameAs  *job
+
+	// made while the job runs
+	temp     *tempNAR
+	listing  []byte // the .ls file, nil when there cannot be one
+	warnings []string
+	err      error
+	done     chan struct{} // closed when the above is final
+}
+
+// writes reports whether the NAR of the job has to be written.
+func (j *job) writes() bool { return j.content == nil && j.sameAs == nil }
+
+// A Conflict is a store path that the backup holds with another content than
+// the local store: it could not be built twice alike. The archived one stays.
+type Conflict struct {
+	Path     storepath.Path `json:"path"`
+	Archived narinfo.Hash   `json:"archived"`
+	Local    narinfo.Hash   `json:"local"`
+}
+
+// makePlan compares what the store has with what the cache has. The cache may
+// be nil: there is no backup yet.
+func makePlan(ctx context.Context, cache *bincache.Cache, finished map[narinfo.Hash]narFile, infos []nixstore.PathInfo) (*plan, error) {
+	infos, err := topological(infos)
+	if err != nil {
+		return nil, err
+	}
+	p := new(plan)
+	for _, info := range infos {
+		p.narSize += info.NarSize
+		archived, err := p.archived(cache, info)
+		if err != nil {
+			return nil, err
+		}
+		if archived {
+			p.unchanged.add(info.NarSize)
+			continue
+		}
+		p.jobs = append(p.jobs, &job{info: info, done: make(chan struct{})})
+	}
+	return p, p.findContents(ctx, cache, finished)
+}
+
+// archived reports whether the cache has a store path: a good narinfo and the
+// NAR file that it names, in full size.
+func (p *plan) archived(cache *bincache.Cache, info nixstore.PathInfo) (bool, error) {
+	if cache == nil {
+		return false, nil
+	}
+	have, err := cache.Lookup(info.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err == nil {
+		err = statNAR(cache, have)
+	}
+	var damage *bincache.DamageError
+	if errors.As(err, &damage) {
+		p.healed = append(p.healed, damage.Error())
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if have.NarHash != info.NarHash {
+		p.conflicts = append(p.conflicts, Conflict{Path: info.Path, Archived: have.NarHash, Local: info.NarHash})
+	}
+	return true, nil
+}
+
+func statNAR(cache *bincache.Cache, info *narinfo.NarInfo) error {
+	f, _, err := cache.OpenNAR(info)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// findContents gives each job whose content is known already its source.
+func (p *plan) findContents(ctx context.Context, cache *bincache.Cache, finished map[narinfo.Hash]narFile) error {
+	wanted := make(map[narinfo.Hash]*job)
+	for _, j := range p.jobs {
+		wanted[j.info.NarHash] = nil
+	}
+	if cache != nil && len(wanted) > 0 {
+		if err := findArchived(ctx, cache, wanted, finished); err != nil {
+			return err
+		}
+	}
+	for _, j := range p.jobs {
+		if n, ok := finished[j.info.NarHash]; ok && n.NarSize == j.info.NarSize && cache != nil && narFileThere(cache, n) {
+			j.content = &n
+			continue
+		}
+		if first := wanted[j.info.NarHash]; first != nil {
+			j.sameAs = first
+			continue
+		}
+		wanted[j.info.NarHash] = j
+	}
+	return nil
+}
+
+// findArchived adds to finished the NAR files of all narinfos with a wanted
+// NarHash.
+func findArchived(ctx context.Context, cache *bincache.Cache, wanted map[narinfo.Hash]*job, finished map[narinfo.Hash]narFile) error {
+	hashes, err := cache.Hashes()
+	if err != nil {
+		return err
+	}
+	found := func(info *narinfo.NarInfo) {
+		if _, ok := wanted[info.NarHash]; !ok {
+			return
+		}
+		fileHash, err := narinfo.ParseHash(info.FileHash)
+		if err != nil || info.FileSize == 0 {
+			return // no proof of the file: write it again
+		}
+		finished[info.NarHash] = narFile{
+			URL: info.URL, Compression: info.Compression,
+			FileHash: fileHash, FileSize: info.FileSize,
+			NarHash: info.NarHash, NarSize: info.NarSize,
+		}
+	}
+	return cache.Scan(ctx, hashes, found, func(*bincache.DamageError) {})
+}
+
+func narFileThere(cache *bincache.Cache, n narFile) bool {
+	info := new(narinfo.NarInfo)
+	n.fill(info)
+	return statNAR(cache, info) == nil
+}
+
+// topological sorts infos so that every path comes after those it refers to,
+// and otherwise as they were. Nix knows no cycles but self-references.
+func topological(infos []nixstore.PathInfo) ([]nixstore.PathInfo, error) {
+	paths := make([]storepath.Path, len(infos))
+	byPath := make(map[storepath.Path]*nixstore.PathInfo, len(infos))
+	for i := range infos {
+		paths[i] = infos[i].Path
+		byPath[infos[i].Path] = &infos[i]
+	}
+	order, err := sortByReferences(paths, func(p storepath.Path) []storepath.Path {
+		if info := byPath[p]; info != nil {
+			return info.References
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	sorted := make([]nixstore.PathInfo, len(order))
+	for i, p := range order {
+		sorted[i] = *byPath[p]
+	}
+	return sorted, nil
+}
+
+// sortByReferences returns paths so that references come first; references that
+// are not among paths are ignored. It does not recurse: chains may be long.
+func sortByReferences(paths []storepath.Path, references func(storepath.Path) []storepath.Path) ([]storepath.Path, error) {
+	const (
+		unseen = iota
+		open
+		closed
+	)
+	state := make(map[storepath.Path]int, len(paths))
+	for _, p := range paths {
+		state[p] = unseen
+	}
+	type frame struct {
+		path storepath.Path
+		rest []storepath.Path
+	}
+	order := make([]storepath.Path, 0, len(paths))
+	var stack []frame
+	push := func(p storepath.Path) {
+		state[p] = open
+		stack = append(stack, frame{p, references(p)})
+	}
+	for _, start := range paths {
+		if state[start] == unseen {
+			push(start)
+		}
+		for len(stack) > 0 {
+			top := &stack[len(stack)-1]
+			if len(top.rest) == 0 {
+				state[top.path] = closed
+				order = append(order, top.path)
+				stack = stack[:len(stack)-1]
+				continue
+			}
+			ref := top.rest[0]
+			top.rest = top.rest[1:]
+			st, known := state[ref]
+			switch {
+			case !known, st == closed, ref == top.path:
+			case st == open:
+				return nil, fmt.Errorf("references of %s and %s form a cycle", top.path, ref)
+			default:
+				push(ref)
+			}
+		}
+	}
+	return order, nil
+}
+
+// An Amount is a number of store paths and the sizes of their NARs, in bytes.
+type Amount struct {
+	Paths   int   `json:"paths"`
+	NarSize int64 `json:"narSize"`
+}
+
+func (a *Amount) add(narSize int64) {
+	a.Paths++
+	a.NarSize += narSize
+}
+
+// An Estimate says what a run is going to do.
+type Estimate struct {
+	Total     Amount `json:"total"`     // the whole release
+	Unchanged Amount `json:"unchanged"` // in the backup already
+	Shared    Amount `json:"shared"`    // new store paths whose content is there already, or twice among the new ones
+	Write     Amount `json:"write"`     // to be read, compressed and written
+	Free      int64  `json:"free"`      // bytes free on the medium
+}
+
+func (p *plan) estimate(dir string) Estimate {
+	e := Estimate{Unchanged: p.unchanged, Free: freeSpace(dir)}
+	for _, j := range p.jobs {
+		if j.writes() {
+			e.Write.add(j.info.NarSize)
+		} else {
+			e.Shared.add(j.info.NarSize)
+		}
+	}
+	e.Total = Amount{Paths: p.unchanged.Paths + len(p.jobs), NarSize: p.narSize}
+	return e
+}
+
+// outcome is used by tests and messages to name jobs.
+func (p *plan) paths() []storepath.Path {
+	var paths []storepath.Path
+	for _, j := range p.jobs {
+		paths = append(paths, j.info.Path)
+	}
+	slices.Sort(paths)
+	return paths
+}
+
+// exists reports whether a path is there at all.
+func exists(name string) bool {
+	_, err := os.Lstat(name)
+	return err == nil
+}

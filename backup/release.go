@@ -1,0 +1,274 @@
+package backup
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/index/bincache"
+	"github.com/narvault/narvault/narread/storepath"
+)
+
+// A Release is the content of release.json: what a release is and where it
+// came from. The store paths that belong to it are in closure.txt.
+type Release struct {
+	Version     int       `json:"version"`
+	Project     string    `json:"project"`
+	Name        string    `json:"name"`
+	Description string    `json:"description"`
+	Method      Method    `json:"method"`
+	Created     time.Time `json:"created"`
+	StoreDir    string    `json:"storeDir"`
+	Paths       int       `json:"paths"`   // in closure.txt
+	NarSize     int64     `json:"narSize"` // of all paths together, in bytes
+	Source      Source    `json:"source"`
+	Roots       []Root    `json:"roots"`
+
+	// unknown holds the fields of a newer format, which are kept.
+	unknown map[string]json.RawMessage
+}
+
+// A Source says where a release was taken from.
+type Source struct {
+	Kind string `json:"kind"` // "store": the local Nix store
+}
+
+// A Root is one thing that a release was made for; the rest of its closure is
+// what the roots need.
+type Root struct {
+	Job       string         `json:"job"`
+	System    string         `json:"system,omitempty"`
+	Output    string         `json:"output,omitempty"`
+	StorePath storepath.Path `json:"storePath"`
+	DrvPath   storepath.Path `json:"drvPath,omitempty"`
+	NixName   string         `json:"nixName"`
+}
+
+// plainRelease is Release without its own JSON methods.
+type plainRelease Release
+
+// UnmarshalJSON keeps the fields that it does not know.
+func (r *Release) UnmarshalJSON(text []byte) error {
+	if err := json.Unmarshal(text, (*plainRelease)(r)); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, &r.unknown); err != nil {
+		return err
+	}
+	known, err := fields((*plainRelease)(r))
+	if err != nil {
+		return err
+	}
+	for key := range known {
+		delete(r.unknown, key)
+	}
+	return nil
+}
+
+// MarshalJSON adds the unknown fields, behind the known ones and sorted.
+func (r Release) MarshalJSON() ([]byte, error) {
+	known, err := json.Marshal(plainRelease(r))
+	if err != nil || len(r.unknown) == 0 {
+		return known, err
+	}
+	var b bytes.Buffer
+	b.Write(bytes.TrimSuffix(known, []byte("}")))
+	for _, key := range slices.Sorted(maps.Keys(r.unknown)) {
+		fmt.Fprintf(&b, ",%q:%s", key, r.unknown[key])
+	}
+	b.WriteByte('}')
+	return b.Bytes(), nil
+}
+
+func fields(v any) (map[string]json.RawMessage, error) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	var m map[string]json.RawMessage
+	return m, json.Unmarshal(text, &m)
+}
+
+// ErrNoRelease is wrapped by errors about a release that the backup lacks.
+var ErrNoRelease = errors.New("is not in the backup")
+
+// Releases returns the releases of the backup, sorted by project and name.
+// What is no release (other files, names that no release can have, directories
+// without closure.txt) is passed over.
+func (b *Backup) Releases() ([]ReleaseID, error) {
+	if b.foreign {
+		return nil, nil
+	}
+	projects, err := os.ReadDir(b.path(releasesDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list releases: %w", err)
+	}
+	var ids []ReleaseID
+	for _, project := range projects {
+		names, err := os.ReadDir(b.path(releasesDir, project.Name()))
+		if isNotDir(err) || errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list releases: %w", err)
+		}
+		for _, name := range names {
+			id, err := ParseReleaseID(project.Name() + "/" + name.Name())
+			if err == nil && isFile(b.path(releasesDir, id.Project, id.Name, closureFile)) {
+				ids = append(ids, id)
+			}
+		}
+	}
+	slices.SortFunc(ids, func(x, y ReleaseID) int {
+		if c := strings.Compare(x.Project, y.Project); c != 0 {
+			return c
+		}
+		return strings.Compare(x.Name, y.Name)
+	})
+	return ids, nil
+}
+
+// releasePath returns the path of a file of a release.
+func (b *Backup) releasePath(id ReleaseID, elem ...string) string {
+	return b.path(append([]string{releasesDir, id.Project, id.Name}, elem...)...)
+}
+
+// ReleaseTime returns when the record of a release last changed.
+func (b *Backup) ReleaseTime(id ReleaseID) (time.Time, error) {
+	st, err := os.Stat(b.releasePath(id, closureFile))
+	if err != nil {
+		return time.Time{}, b.releaseError(id, err)
+	}
+	return st.ModTime(), nil
+}
+
+// Release reads release.json. One that hydra-backup recorded, with closure.txt
+// only, has little more than its name.
+func (b *Backup) Release(id ReleaseID) (*Release, error) {
+	name := b.releasePath(id, releaseFile)
+	text, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) && isFile(b.releasePath(id, closureFile)) {
+		return &Release{Project: id.Project, Name: id.Name, StoreDir: b.Cache.StoreDir()}, nil
+	}
+	if err != nil {
+		return nil, b.releaseError(id, err)
+	}
+	r := new(Release)
+	if err := json.Unmarshal(text, r); err != nil {
+		return nil, &bincache.DamageError{File: name, Err: err}
+	}
+	return r, nil
+}
+
+// Closure reads closure.txt: the store paths of a release, sorted. An empty or
+// malformed one is a *bincache.DamageError.
+func (b *Backup) Closure(id ReleaseID) ([]storepath.Path, error) {
+	name := b.releasePath(id, closureFile)
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return nil, b.releaseError(id, err)
+	}
+	paths, err := parseClosure(text, b.Cache.StoreDir())
+	if err != nil {
+		return nil, &bincache.DamageError{File: name, Err: err}
+	}
+	return paths, nil
+}
+
+func (b *Backup) releaseError(id ReleaseID, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("release %s %w (narvault ls %s releases shows what is)", id, ErrNoRelease, b.dir)
+	}
+	return fmt.Errorf("release %s: %w", id, err)
+}
+
+func parseClosure(text []byte, storeDir string) ([]storepath.Path, error) {
+	if len(text) > 0 && text[len(text)-1] != '\n' {
+		return nil, errors.New("does not end in a newline: it is truncated")
+	}
+	var paths []storepath.Path
+	number := 0
+	for line := range strings.Lines(string(text)) {
+		number++
+		p, err := storepath.ParseIn(storeDir, strings.TrimSuffix(line, "\n"))
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", number, err)
+		}
+		paths = append(paths, p)
+	}
+	if len(paths) == 0 {
+		return nil, errors.New("names no store path")
+	}
+	slices.Sort(paths)
+	return slices.Compact(paths), nil
+}
+
+func formatClosure(paths []storepath.Path, storeDir string) []byte {
+	var b bytes.Buffer
+	for _, p := range paths {
+		b.WriteString(p.In(storeDir))
+		b.WriteByte('\n')
+	}
+	return b.Bytes()
+}
+
+// writeRelease records a release whose paths are all durable in the cache. The
+// record that was there is kept as previous/. closure.txt goes before
+// release.json: a crash between them leaves a complete closure with the old
+// description, and the old closure's paths are still in the cache.
+func writeRelease(fsys disk.FS, b *Backup, r *Release, closure []storepath.Path) error {
+	id := ReleaseID{Project: r.Project, Name: r.Name}
+	dir := b.releasePath(id)
+	if err := disk.MkdirAll(fsys, b.dir, dir); err != nil {
+		return fmt.Errorf("record release %s: %w", id, err)
+	}
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("record release %s: %w", id, err)
+	}
+	files := []struct {
+		name string
+		data []byte
+	}{
+		{closureFile, formatClosure(closure, r.StoreDir)},
+		{releaseFile, append(text, '\n')},
+	}
+	for _, f := range files {
+		if err := keepPrevious(fsys, dir, f.name); err != nil {
+			return fmt.Errorf("record release %s: %w", id, err)
+		}
+	}
+	for _, f := range files {
+		if err := disk.WriteFile(fsys, filepath.Join(dir, f.name), f.data); err != nil {
+			return fmt.Errorf("record release %s: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// keepPrevious copies a file of a release to previous/, if it is there.
+func keepPrevious(fsys disk.FS, dir, name string) error {
+	data, err := os.ReadFile(filepath.Join(dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := disk.MkdirAll(fsys, dir, filepath.Join(dir, previousDir)); err != nil {
+		return err
+	}
+	return disk.WriteFile(fsys, filepath.Join(dir, previousDir, name), data)
+}
