@@ -29,6 +29,7 @@ type archiver struct {
 	pool     *zseek.Pool // nil: NARs are stored as they are
 	journal  *journal
 	progress *Progress
+	written  int64 // bytes of NAR files committed; of commitAll's goroutine until run returns
 }
 
 const (

@@ -130,6 +130,9 @@ func (a *archiver) commitNARs(group []*job) error {
 	if err := a.fsys.SyncDir(a.backup.cachePath(narDir)); err != nil {
 		return err
 	}
+	for _, f := range files {
+		a.written += f.FileSize
+	}
 	return a.journal.add(files)
 }
 

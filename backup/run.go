@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"time"
@@ -74,9 +76,9 @@ type Changes struct {
 // Progress is told what happens during Run; every field may be nil. Planned
 // comes first and once; the others may come from several goroutines at once.
 type Progress struct {
-	Planned  func(Estimate)                         // what is going to be done
-	Read     func(n int)                            // n bytes of NAR were read and hashed
-	Archived func(p storepath.Path, narSize int64)  // a store path is in the backup
+	Planned  func(Estimate)                        // what is going to be done
+	Read     func(n int)                           // n bytes of NAR were read and hashed
+	Archived func(p storepath.Path, narSize int64) // a store path is in the backup
 }
 
 // Write counts NAR bytes.
@@ -106,7 +108,7 @@ func Run(ctx context.Context, dir string, store Store, req Request) (*Result, er
 }
 
 func run(ctx context.Context, fsys disk.FS, dir string, store Store, req Request) (*Result, error) {
-	if err := req.check(); err != nil {
+	if err := req.Check(); err != nil {
 		return nil, err
 	}
 	start := time.Now()
@@ -131,8 +133,9 @@ func run(ctx context.Context, fsys disk.FS, dir string, store Store, req Request
 	return &r.result, nil
 }
 
-// check completes a request and refuses what makes no sense.
-func (req *Request) check() error {
+// Check completes a request with defaults and refuses what makes no sense. Run
+// calls it; calling it before tells wrong usage from other errors.
+func (req *Request) Check() error {
 	if req.Method == "" {
 		req.Method = Binary
 	}
@@ -253,6 +256,9 @@ func (r *runner) summarise(b *Backup, p *plan) error {
 	return nil
 }
 
+// none reports whether the closure is what it was; a new release (nil) is not.
+func (c *Changes) none() bool { return c != nil && len(c.Added)+len(c.Removed) == 0 }
+
 // changes returns nil when the release is new, or when its record is damaged
 // and so about to be replaced.
 func (b *Backup) changes(id ReleaseID, closure []storepath.Path) (*Changes, error) {
@@ -280,23 +286,19 @@ func subtract(a, b []storepath.Path) []storepath.Path {
 
 // execute carries out the plan.
 func (r *runner) execute(ctx context.Context, b *Backup, journal *journal, p *plan) error {
-	if err := sweep(r.fsys, b); err != nil {
+	if err := sweep(r.fsys, b, r.req.Release); err != nil {
 		return err
 	}
 	a := &archiver{fsys: r.fsys, backup: b, store: r.store, journal: journal, progress: &r.req.Progress}
 	if compression, level := r.compression(b); compression != "none" {
 		a.pool = zseek.NewPool(runtime.GOMAXPROCS(0), level)
 	}
-	if err := a.run(ctx, p.jobs); err != nil {
-		return err
-	}
+	err := a.run(ctx, p.jobs)
+	r.result.FileSize = a.written
 	for _, j := range p.jobs {
 		r.result.Warnings = append(r.result.Warnings, j.warnings...)
-		if j.writes() || j.content == nil {
-			continue
-		}
 	}
-	return nil
+	return err
 }
 
 // compression returns what the request says, else what the backup was made
@@ -320,22 +322,20 @@ func (r *runner) compression(b *Backup) (name string, level int) {
 
 // sweep removes the temporary files that a crash left. We hold the lock, so
 // they are nobody's.
-func sweep(fsys disk.FS, b *Backup) error {
-	for _, dir := range []string{b.dir, b.Cache.Dir(), b.cachePath(narDir)} {
-		d, err := os.Open(dir)
-		if err != nil {
-			return err
-		}
-		names, err := d.Readdirnames(-1)
-		d.Close()
-		if err != nil {
+func sweep(fsys disk.FS, b *Backup, id ReleaseID) error {
+	for _, dir := range []string{
+		b.dir, b.Cache.Dir(), b.cachePath(narDir),
+		b.releasePath(id), b.releasePath(id, previousDir),
+	} {
+		names, err := readNames(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		for _, name := range names {
 			if !isTemp(name) {
 				continue
 			}
-			if err := fsys.Remove(dir + "/" + name); err != nil {
+			if err := fsys.Remove(filepath.Join(dir, name)); err != nil {
 				return err
 			}
 		}
@@ -343,7 +343,17 @@ func sweep(fsys disk.FS, b *Backup) error {
 	return nil
 }
 
-// record writes the release, now that all its paths are there.
+func readNames(dir string) ([]string, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return d.Readdirnames(-1)
+}
+
+// record writes the release, now that all its paths are there. A record that
+// would say the same again is left alone, so that previous/ keeps its worth.
 func (r *runner) record(b *Backup, journal *journal) error {
 	release := &Release{
 		Version: FormatVersion,
@@ -352,14 +362,24 @@ func (r *runner) record(b *Backup, journal *journal) error {
 		StoreDir: r.store.Dir(), Paths: len(r.selected.closure), NarSize: r.result.Total.NarSize,
 		Source: Source{Kind: "store"}, Roots: r.selected.roots,
 	}
-	if old, err := b.Release(r.req.Release); err == nil {
+	old, err := b.Release(r.req.Release)
+	if err == nil {
 		release.unknown = old.unknown
 		if release.Description == "" {
 			release.Description = old.Description
 		}
 	}
-	if err := writeRelease(r.fsys, b, release, r.selected.closure); err != nil {
-		return err
+	if err != nil || !r.result.Changes.none() || !release.equal(old) {
+		if err := writeRelease(r.fsys, b, release, r.selected.closure); err != nil {
+			return err
+		}
 	}
 	return journal.remove()
+}
+
+// equal compares all but the time.
+func (r *Release) equal(other *Release) bool {
+	x, y := *r, *other
+	x.Created, y.Created = time.Time{}, time.Time{}
+	return reflect.DeepEqual(x, y)
 }

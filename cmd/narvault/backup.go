@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/narvault/narvault/backup"
+	"github.com/narvault/narvault/backup/nixstore"
+	"github.com/narvault/narvault/narread/storepath"
+)
+
+// backupCommand is "narvault backup".
+type backupCommand struct {
+	s            streams
+	release      string
+	description  string
+	method       string
+	store        string
+	compression  string
+	level        int
+	allGCRoots   bool
+	forceRealise bool
+	dryRun       bool
+	json         bool
+	quiet        bool
+}
+
+func (c *backupCommand) cobra(s streams) *cobra.Command {
+	c.s = s
+	cmd := &cobra.Command{
+		Use:   "backup BACKUP --release P/N STORE-PATH...",
+		Short: "Back up store paths and all they need, as a release",
+		Long: `Backs up store paths of the local Nix store, with all that they need, as the
+release PROJECT/NAME. BACKUP is made if it is not there. Only what is not in the
+backup yet is written; backing up a release again updates it.
+
+  narvault backup /media/backup --release disnix/disnix-0.3 ./result
+
+A STORE-PATH is a store path, a file in one, a symlink to one (result, a
+profile, /run/current-system), or its hash part.
+
+Methods:
+  binary  the closure of the paths: all that is needed to run them
+  source  the closure of their derivations: all that is needed to build them
+  cached  source, and the outputs of all these derivations that are valid`,
+		Args: argRange(1, -1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.run(cmd.Context(), args[0], args[1:])
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&c.release, "release", "", "the release, `PROJECT/NAME` (required)")
+	f.StringVar(&c.description, "description", "", "what the release is, in a few `words`")
+	f.StringVar(&c.method, "method", "binary", "what to take: binary, source or cached")
+	f.BoolVar(&c.allGCRoots, "all-gcroots", false, "back up every root of Nix's garbage collector")
+	f.BoolVar(&c.forceRealise, "force-realise", false, "with method cached: build the outputs that are not valid")
+	f.StringVar(&c.store, "store", "", "the Nix store to read, as Nix's --store `URL`")
+	f.StringVar(&c.compression, "compression", "", "zstd or none (default: what the backup was made with, zstd for a new one)")
+	f.IntVar(&c.level, "level", 0, "zstd level, 1 to 22 (default: what the backup was made with, 3 for a new one)")
+	f.BoolVarP(&c.dryRun, "dry-run", "n", false, "only say what would be done")
+	f.BoolVar(&c.json, "json", false, "write the summary as JSON")
+	f.BoolVarP(&c.quiet, "quiet", "q", false, "no progress and no summary")
+	return cmd
+}
+
+func (c *backupCommand) run(ctx context.Context, dir string, args []string) error {
+	req, err := c.request(args)
+	if err != nil {
+		return err
+	}
+	store, err := nixstore.Open(ctx, nixstore.Options{URL: c.store, Log: c.s.err})
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	if req.Roots, err = c.roots(ctx, store, args); err != nil {
+		return err
+	}
+	progress := newProgress(c.s.err, c.quiet || c.dryRun)
+	req.Progress = progress.hooks()
+	result, err := backup.Run(ctx, dir, store, *req)
+	progress.stop()
+	if err != nil {
+		return err
+	}
+	return c.report(dir, result)
+}
+
+// request checks the flags.
+func (c *backupCommand) request(args []string) (*backup.Request, error) {
+	if c.release == "" {
+		return nil, usageErrorf("--release PROJECT/NAME is missing: it names what is backed up")
+	}
+	id, err := backup.ParseReleaseID(c.release)
+	if err != nil {
+		return nil, err
+	}
+	method, err := backup.ParseMethod(c.method)
+	if err != nil {
+		return nil, usageErrorf("%v", err)
+	}
+	switch {
+	case c.allGCRoots && len(args) > 0:
+		return nil, usageErrorf("give store paths or --all-gcroots, not both")
+	case !c.allGCRoots && len(args) == 0:
+		return nil, usageErrorf("which store paths? Give at least one, or --all-gcroots")
+	case c.forceRealise && method != backup.Cached:
+		return nil, usageErrorf("--force-realise is for --method cached")
+	}
+	req := &backup.Request{
+		Release: id, Description: c.description, Method: method,
+		Compression: c.compression, Level: c.level,
+		ForceRealise: c.forceRealise, DryRun: c.dryRun,
+	}
+	if err := req.Check(); err != nil {
+		return nil, usageErrorf("%v", err)
+	}
+	return req, nil
+}
+
+// roots finds the store paths that the arguments name; all mistakes are
+// reported at once.
+func (c *backupCommand) roots(ctx context.Context, store *nixstore.Store, args []string) ([]storepath.Path, error) {
+	if c.allGCRoots {
+		return gcRoots(ctx, store)
+	}
+	var paths []storepath.Path
+	var errs []error
+	for _, arg := range args {
+		p, err := store.Resolve(arg)
+		paths, errs = append(paths, p), append(errs, err)
+	}
+	return paths, errors.Join(errs...)
+}
+
+func gcRoots(ctx context.Context, store *nixstore.Store) ([]storepath.Path, error) {
+	roots, err := store.GCRoots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var paths []storepath.Path
+	for _, r := range roots {
+		paths = append(paths, r.Path)
+	}
+	slices.Sort(paths)
+	if len(paths) == 0 {
+		return nil, errors.New("the Nix store has no garbage collector root")
+	}
+	return slices.Compact(paths), nil
+}
+
+// report prints the summary, and what was left out.
+func (c *backupCommand) report(dir string, r *backup.Result) error {
+	if c.json {
+		if err := printJSON(c.s.out, r); err != nil {
+			return err
+		}
+	} else if !c.quiet {
+		summary(c.s.out, dir, r)
+	}
+	for _, text := range r.Healed {
+		fmt.Fprintf(c.s.err, "narvault: damage in the backup, mended: %s\n", text)
+	}
+	list(c.s.err, "warning: ", r.Warnings)
+	list(c.s.err, "left out: ", leftOut(r))
+	if r.Partial() {
+		return errPartial
+	}
+	return nil
+}
+
+// maxListed is how many items of a kind are listed one by one; --json has all.
+const maxListed = 20
+
+func list(w io.Writer, prefix string, items []string) {
+	for i, item := range items {
+		if i == maxListed {
+			fmt.Fprintf(w, "narvault: %sand %d more; --json lists all\n", prefix, len(items)-i)
+			return
+		}
+		fmt.Fprintf(w, "narvault: %s%s\n", prefix, item)
+	}
+}
+
+func leftOut(r *backup.Result) []string {
+	var items []string
+	for _, c := range r.Conflicts {
+		items = append(items, fmt.Sprintf("%s is archived with NAR hash %s and stays so; the store has another content, %s", c.Path, c.Archived, c.Local))
+	}
+	for _, m := range r.Missing {
+		items = append(items, fmt.Sprintf("output %s of %s is not valid (%s)", m.Output, m.DrvPath, orUnknown(string(m.Path))))
+	}
+	return items
+}
+
+func orUnknown(s string) string {
+	if s == "" {
+		return "its path is known only after a build"
+	}
+	return s
+}
+
+// summary says in a few lines what was done, or would be.
+func summary(w io.Writer, dir string, r *backup.Result) {
+	verb := "backed up"
+	if r.DryRun {
+		verb = "would back up"
+	}
+	fmt.Fprintf(w, "%s release %s (%s): %s, %s\n", verb, r.Release, r.Method, count(r.Total.Paths, "store path"), size(r.Total.NarSize))
+	row := func(name string, a backup.Amount, detail string) {
+		fmt.Fprintf(w, "  %-18s %6d  %8s%s\n", name, a.Paths, size(a.NarSize), detail)
+	}
+	row("already there", r.Unchanged, "")
+	if r.Shared.Paths > 0 {
+		row("same content", r.Shared, ", stored once")
+	}
+	if r.DryRun {
+		row("to be written", r.Write, fmt.Sprintf(", before compression; %s free", size(max(r.Free, 0))))
+	} else {
+		row("written", r.Write, fmt.Sprintf(", compressed to %s in %s", size(r.FileSize), seconds(r.Seconds)))
+	}
+	if ch := r.Changes; ch != nil && len(ch.Added)+len(ch.Removed) > 0 {
+		fmt.Fprintf(w, "  the release changed: %d store paths added, %d no longer in it\n", len(ch.Added), len(ch.Removed))
+	}
+	if !r.DryRun {
+		fmt.Fprintf(w, "  in %s/releases/%s\n", dir, r.Release)
+	}
+}
+
+func seconds(s float64) string { return fmt.Sprintf("%.1f s", s) }

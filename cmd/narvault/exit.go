@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"syscall"
+
+	"github.com/narvault/narvault/backup"
+	"github.com/narvault/narvault/index/bincache"
+	"github.com/narvault/narvault/narread"
+)
+
+// The exit codes; longHelp says them to the user.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitPartial     = 3
+	exitDamage      = 4
+	exitBusy        = 5
+	exitInterrupted = 130
+)
+
+// A usageError is a mistake on the command line.
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return e.text }
+
+func usageErrorf(format string, args ...any) error {
+	return &usageError{fmt.Sprintf(format, args...)}
+}
+
+// errPartial is returned by a command that did what it could and has named the
+// rest.
+var errPartial = errors.New("done in part")
+
+// report writes what is to be said about err and returns the exit code.
+func report(ctx context.Context, stderr io.Writer, err error) int {
+	code := exitCode(ctx, err)
+	switch {
+	case code == exitOK, errors.Is(err, errPartial):
+	case code == exitInterrupted:
+		fmt.Fprintln(stderr, "narvault: interrupted")
+	case errors.Is(err, syscall.EPIPE):
+		// The reader of our output has gone; it knows why.
+	default:
+		fmt.Fprintf(stderr, "narvault: %v\n", err)
+	}
+	return code
+}
+
+// exitCode is the one place where errors become exit codes. Where several
+// apply, the order is 2, 5, 4, 1, 3.
+func exitCode(ctx context.Context, err error) int {
+	var (
+		usage     *usageError
+		locked    *backup.LockedError
+		cacheFile *bincache.DamageError
+		archive   *narread.DamageError
+	)
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage), errors.Is(err, backup.ErrReleaseID):
+		return exitUsage
+	case ctx.Err() != nil:
+		return exitInterrupted
+	case errors.As(err, &locked):
+		return exitBusy
+	case errors.As(err, &cacheFile), errors.As(err, &archive):
+		return exitDamage
+	case errors.Is(err, errPartial):
+		return exitPartial
+	}
+	return exitFailed
+}

@@ -1,0 +1,223 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"path"
+
+	"github.com/spf13/cobra"
+
+	"github.com/narvault/narvault/backup"
+	"github.com/narvault/narvault/narread/nar"
+)
+
+// lsCommand is "narvault ls".
+type lsCommand struct {
+	s         streams
+	long      bool
+	recursive bool
+	json      bool
+	tty       bool
+}
+
+func (c *lsCommand) cobra(s streams) *cobra.Command {
+	c.s, c.tty = s, terminal(s.out)
+	cmd := &cobra.Command{
+		Use:   "ls BACKUP [PATH]",
+		Short: "List releases, store paths and archived files",
+		Args:  argRange(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p := ""
+			if len(args) == 2 {
+				p = args[1]
+			}
+			return c.run(cmd, args[0], p)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&c.long, "long", "l", false, "show mode, size and the targets of symlinks")
+	f.BoolVarP(&c.recursive, "recursive", "R", false, "list what is in directories, too")
+	f.BoolVar(&c.json, "json", false, "write JSON")
+	return cmd
+}
+
+func (c *lsCommand) run(cmd *cobra.Command, dir, path string) error {
+	b, err := openBackup(dir, c.s.err)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	place, err := b.Find(path, false)
+	if err != nil {
+		return err
+	}
+	out := bufio.NewWriter(c.s.out)
+	switch {
+	case place.Node != nil:
+		defer place.Node.Close()
+		err = c.node(out, place.Node)
+	case place.ID.Name != "":
+		err = c.release(out, b, place.ID)
+	case place.Dir == "releases":
+		err = c.releases(out, b, place.ID.Project)
+	case place.Dir == "store":
+		err = c.store(cmd, out, b)
+	default:
+		err = c.names(out, "directories", []string{"releases", "store"})
+	}
+	if err != nil {
+		return err
+	}
+	return out.Flush()
+}
+
+// names lists words, which are names of files in the mount.
+func (c *lsCommand) names(w io.Writer, key string, names []string) error {
+	if c.json {
+		if names == nil {
+			names = []string{}
+		}
+		return printJSON(w, map[string]any{"version": backup.FormatVersion, key: names})
+	}
+	for _, name := range names {
+		fmt.Fprintln(w, shown(name, c.tty))
+	}
+	return nil
+}
+
+// releases lists all of them, or those of one project.
+func (c *lsCommand) releases(w io.Writer, b *backup.Backup, project string) error {
+	ids, err := b.Releases()
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, id := range ids {
+		if project == "" || id.Project == project {
+			names = append(names, id.String())
+		}
+	}
+	if project != "" && names == nil {
+		return fmt.Errorf("project %s %w", project, backup.ErrNoRelease)
+	}
+	return c.names(w, "releases", names)
+}
+
+func (c *lsCommand) release(w io.Writer, b *backup.Backup, id backup.ReleaseID) error {
+	paths, err := b.Closure(id)
+	if err != nil {
+		return err
+	}
+	names := make([]string, len(paths))
+	for i, p := range paths {
+		names[i] = string(p)
+	}
+	return c.names(w, "storePaths", names)
+}
+
+// store lists every store path of the backup. Damaged narinfos are named and
+// make the command fail, after the others.
+func (c *lsCommand) store(cmd *cobra.Command, w io.Writer, b *backup.Backup) error {
+	paths, damage, err := b.Paths(cmd.Context())
+	if err != nil {
+		return err
+	}
+	names := make([]string, len(paths))
+	for i, p := range paths {
+		names[i] = string(p)
+	}
+	if err := c.names(w, "storePaths", names); err != nil {
+		return err
+	}
+	return damage
+}
+
+// node lists a directory, or shows a file or symlink.
+func (c *lsCommand) node(w io.Writer, n *backup.Node) error {
+	e := n.Listing.Entry(n.Entry)
+	if c.json {
+		return printJSON(w, map[string]any{"version": backup.FormatVersion, "path": string(n.Path), "entry": c.tree(n, n.Entry, 0)})
+	}
+	if e.Type != nar.Directory {
+		c.line(w, e, path.Base(n.Name()))
+		return nil
+	}
+	c.children(w, n, e, "")
+	return nil
+}
+
+// children lists the entries of a directory; it uses a stack of its own,
+// because archives may be deep.
+func (c *lsCommand) children(w io.Writer, n *backup.Node, dir nar.Entry, prefix string) {
+	type level struct {
+		next, end int
+		prefix    string
+	}
+	stack := []level{{dir.First, dir.First + dir.N, prefix}}
+	for len(stack) > 0 {
+		top := &stack[len(stack)-1]
+		if top.next == top.end {
+			stack = stack[:len(stack)-1]
+			continue
+		}
+		e := n.Listing.Entry(top.next)
+		top.next++
+		name := top.prefix + e.Name
+		c.line(w, e, name)
+		if c.recursive && e.Type == nar.Directory {
+			stack = append(stack, level{e.First, e.First + e.N, name + "/"})
+		}
+	}
+}
+
+func (c *lsCommand) line(w io.Writer, e nar.Entry, name string) {
+	name = shown(name, c.tty)
+	if !c.long {
+		fmt.Fprintln(w, name)
+		return
+	}
+	target := ""
+	if e.Type == nar.Symlink {
+		target = " -> " + shown(e.Target, c.tty)
+	}
+	fmt.Fprintf(w, "%s %12d %s%s\n", mode(e), e.Size, name, target)
+}
+
+func mode(e nar.Entry) string {
+	switch {
+	case e.Type == nar.Directory:
+		return "dr-xr-xr-x"
+	case e.Type == nar.Symlink:
+		return "lrwxrwxrwx"
+	case e.Executable:
+		return "-r-xr-xr-x"
+	}
+	return "-r--r--r--"
+}
+
+// A jsonEntry is a node of the archive, with the words of Nix's listings.
+type jsonEntry struct {
+	Name       string      `json:"name,omitempty"`
+	Type       string      `json:"type"`
+	Size       *int64      `json:"size,omitempty"`
+	Executable bool        `json:"executable,omitempty"`
+	Target     string      `json:"target,omitempty"`
+	Entries    []jsonEntry `json:"entries,omitempty"`
+}
+
+// tree describes an entry and its children, with --recursive all below it. The
+// depth is bounded by what package nar accepts.
+func (c *lsCommand) tree(n *backup.Node, entry, depth int) jsonEntry {
+	e := n.Listing.Entry(entry)
+	j := jsonEntry{Name: e.Name, Type: e.Type.String(), Executable: e.Executable, Target: e.Target}
+	if e.Type == nar.Regular {
+		j.Size = &e.Size
+	}
+	if depth == 0 || c.recursive {
+		for i := range e.N {
+			j.Entries = append(j.Entries, c.tree(n, e.First+i, depth+1))
+		}
+	}
+	return j
+}

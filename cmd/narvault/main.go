@@ -1,0 +1,104 @@
+// Command narvault backs up Nix closures into a deduplicated binary cache,
+// mounts that backup as a tree of files, and gets the store paths back out.
+//
+// This package knows flags, the terminal and exit codes; the work is done by
+// packages backup and fusefs.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the build: -ldflags "-X main.version=...".
+var version = "development"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	code := run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr})
+	stop()
+	os.Exit(code)
+}
+
+// streams are what a command reads and writes.
+type streams struct {
+	in  io.Reader
+	out io.Writer
+	err io.Writer
+}
+
+// run is narvault without the process around it. It returns the exit code.
+func run(ctx context.Context, args []string, s streams) int {
+	root := newRoot(s)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	return report(ctx, s.err, err)
+}
+
+const longHelp = `narvault backs up Nix closures into a deduplicated binary cache on any medium,
+mounts that backup as a browsable tree, and gets the store paths back out.
+
+BACKUP is a backup directory; every command that only reads takes any other
+Nix binary cache directory as well. PATH is a path as in the mount
+(releases/PROJECT/NAME/..., store/...), a store path, or the hash part of one.
+
+Exit codes:
+  0    all done
+  1    failed
+  2    wrong usage
+  3    done in part: what was left out is named
+  4    damage found
+  5    the backup is busy or locked
+  130  interrupted`
+
+func newRoot(s streams) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "narvault",
+		Short:         "Back up Nix closures, mount the backup, restore from it",
+		Long:          longHelp,
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageErrorf("there is no command %q; \"narvault help\" lists them", args[0])
+			}
+			return cmd.Help()
+		},
+	}
+	root.SetIn(s.in)
+	root.SetOut(s.out)
+	root.SetErr(s.err)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageErrorf("%v; see \"%s --help\"", err, cmd.CommandPath())
+	})
+	root.CompletionOptions.HiddenDefaultCmd = true
+	for _, c := range []command{
+		&backupCommand{}, &mountCommand{}, &umountCommand{}, &lsCommand{}, &catCommand{}, &infoCommand{}, &exportCommand{},
+	} {
+		root.AddCommand(c.cobra(s))
+	}
+	return root
+}
+
+// A command is one subcommand: a struct with its flags.
+type command interface {
+	cobra(s streams) *cobra.Command
+}
+
+// argRange accepts between min and max arguments (max < 0: any number), with a
+// message that shows how the command is used.
+func argRange(min, max int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < min || max >= 0 && len(args) > max {
+			return usageErrorf("%s takes other arguments\nusage: %s", cmd.CommandPath(), cmd.UseLine())
+		}
+		return nil
+	}
+}
