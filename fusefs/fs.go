@@ -1,0 +1,268 @@
+package fusefs
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// fileSystem answers the kernel. It finds the view that a node belongs to, asks
+// it, and says how long the answer may be kept; there is nothing else to a
+// request, and no state between two of them.
+//
+// Requests are not cancelled: what they do is short, or is useful to the next
+// one that waits for the same block. Go programs interrupt themselves all the
+// time (golang/go#40846) and many programs cannot take EINTR from a file.
+type fileSystem struct {
+	readOnly
+
+	backup  Backup
+	o       Options
+	cat     *catalogue
+	trees   handles[*tree]
+	streams handles[*stream]
+	views   map[int]viewPair // those below viewReleases
+	release viewPair         // all others
+	owner   fuse.Owner
+	errors  errorLog
+	count   counters
+}
+
+// A viewPair is the directory that lists the members of a view, number 0, and
+// what its members are.
+type viewPair struct{ dir, members view }
+
+// newFileSystem returns the file system of b. It has read the lists of b once.
+func newFileSystem(b Backup, o Options) (*fileSystem, error) {
+	o = o.withDefaults()
+	f := &fileSystem{
+		readOnly: readOnly{fuse.NewDefaultRawFileSystem()},
+		backup:   b,
+		o:        o,
+		cat:      newCatalogue(b, time.Now, o.Logf),
+		owner:    fuse.Owner{Uid: uint32(syscall.Getuid()), Gid: uint32(syscall.Getgid())},
+		errors:   errorLog{logf: o.Logf},
+	}
+	f.trees = handles[*tree]{open: f.openTree, maxN: o.MaxTrees, maxCost: o.MaxListingBytes}
+	f.streams = handles[*stream]{open: f.openStream, maxN: o.MaxStreams, maxCost: math.MaxInt64, idle: streamIdle}
+	f.views = map[int]viewPair{
+		viewFixed:         {dir: f.fixed()},
+		viewStore:         {f.storeDir(), pathView{f}},
+		viewExportPaths:   {f.exportPathsDir(), streamView{f: f}},
+		viewExports:       {f.projectsDir(nodeExports, "exports/releases"), f.exportsDir()},
+		viewExportStreams: {members: streamView{f: f}},
+		viewProjects:      {f.projectsDir(nodeRoot, "releases"), f.projectDir()},
+	}
+	f.release = viewPair{f.releaseDir(), pathView{f}}
+	return f, f.cat.load()
+}
+
+// fixed makes the directories above the views.
+func (f *fileSystem) fixed() fixedDirs {
+	dir := func(name string, n node) dirent { return dirent{name: name, node: n, typ: syscall.S_IFDIR} }
+	return fixedDirs{
+		nodeRoot: {self: ".", up: nodeRoot, entries: []dirent{
+			dir("exports", nodeExports),
+			dir("releases", pack(viewProjects, 0, 0)),
+			dir("store", pack(viewStore, 0, 0)),
+		}},
+		nodeExports: {self: "exports", up: nodeRoot, entries: []dirent{
+			dir("releases", pack(viewExports, 0, 0)),
+			dir("store", pack(viewExportPaths, 0, 0)),
+		}},
+	}
+}
+
+// close closes what is open, what is in use when it is no longer.
+func (f *fileSystem) close() {
+	f.trees.close()
+	f.streams.close()
+}
+
+// view returns the view that n belongs to. Whether n exists is its business.
+func (f *fileSystem) view(n node) (view, error) {
+	p, ok := f.views[n.view()]
+	if !ok && n.release() > 0 {
+		p = f.release
+	}
+	v := p.members
+	if n.number() == 0 {
+		v = p.dir
+	}
+	if v == nil || n>>63 != 0 {
+		return nil, errNoNode
+	}
+	return v, nil
+}
+
+// fail turns an error into what the kernel is told, and logs it if it is news.
+func (f *fileSystem) fail(op string, n node, name string, err error) fuse.Status {
+	if err == nil {
+		return fuse.OK
+	}
+	if worthLogging(err) {
+		f.errors.add(op, f.pathOf(n, name), err)
+	}
+	return errno(err)
+}
+
+// pathOf names a node, and an entry of it, in messages.
+func (f *fileSystem) pathOf(n node, name string) string {
+	v, err := f.view(n)
+	if err != nil {
+		return fmt.Sprintf("node %#x", uint64(n))
+	}
+	if name != "" {
+		return v.path(n) + "/" + name
+	}
+	return v.path(n)
+}
+
+// panicked is told of a panic in a request.
+func (f *fileSystem) panicked(reason any) fuse.Status {
+	f.errors.add("answer", "the kernel", fmt.Errorf("panic: %v\n%s", reason, debug.Stack()))
+	return fuse.EIO
+}
+
+// String is the name of the file system's type.
+func (f *fileSystem) String() string { return fsType }
+
+// Lookup finds an entry of a directory. "." and ".." are asked for by the NFS
+// server and open_by_handle_at(2), which know a file by its node only.
+func (f *fileSystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	n := node(h.NodeId)
+	f.count.add(opLookup, n)
+	child, err := f.lookup(n, name)
+	if err == nil {
+		err = f.attr(child, &out.Attr)
+	}
+	if errors.Is(err, errNoName) {
+		*out = fuse.EntryOut{} // node 0: the kernel remembers that there is none
+		out.SetEntryTimeout(keep(n))
+		return fuse.OK
+	}
+	if err != nil {
+		return f.fail("look up", n, name, err)
+	}
+	f.entry(n, child, out)
+	return fuse.OK
+}
+
+func (f *fileSystem) lookup(n node, name string) (node, error) {
+	v, err := f.view(n)
+	switch {
+	case err != nil:
+		return 0, err
+	case name == ".":
+		return n, nil
+	case name == "..":
+		return v.parent(n)
+	case len(name) > maxName:
+		return 0, errLongName
+	}
+	return v.lookup(n, name)
+}
+
+// entry completes the answer about child, an entry of dir whose attributes out
+// has.
+func (f *fileSystem) entry(dir, child node, out *fuse.EntryOut) {
+	out.NodeId = uint64(child)
+	out.Generation = generation
+	out.SetEntryTimeout(keep(dir))
+	out.SetAttrTimeout(keep(child))
+}
+
+// attr sets all attributes of n.
+func (f *fileSystem) attr(n node, a *fuse.Attr) error {
+	v, err := f.view(n)
+	if err != nil {
+		return err
+	}
+	*a = fuse.Attr{}
+	if err := v.attr(n, a); err != nil {
+		return err
+	}
+	f.identify(n, a)
+	return nil
+}
+
+// identify sets what all views have in common.
+func (f *fileSystem) identify(n node, a *fuse.Attr) {
+	a.Ino = uint64(n)
+	a.Owner = f.owner
+	a.Blksize = blockSize
+}
+
+// GetAttr is stat(2).
+func (f *fileSystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	n := node(in.NodeId)
+	f.count.add(opGetAttr, n)
+	if err := f.attr(n, &out.Attr); err != nil {
+		return f.fail("stat", n, "", err)
+	}
+	out.SetTimeout(keep(n))
+	return fuse.OK
+}
+
+// Readlink is readlink(2).
+func (f *fileSystem) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
+	n := node(h.NodeId)
+	f.count.add(opReadlink, n)
+	v, err := f.view(n)
+	if err != nil {
+		return nil, f.fail("read link", n, "", err)
+	}
+	target, err := v.readlink(n)
+	return []byte(target), f.fail("read link", n, "", err)
+}
+
+// Open makes the kernel open and close files without us (package comment).
+func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, _ *fuse.OpenOut) fuse.Status {
+	f.count.add(opOpen, node(in.NodeId))
+	return fuse.ENOSYS
+}
+
+// OpenDir does the same for directories.
+func (f *fileSystem) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, _ *fuse.OpenOut) fuse.Status {
+	f.count.add(opOpen, node(in.NodeId))
+	return fuse.ENOSYS
+}
+
+// Flush does the same for close(2).
+func (f *fileSystem) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
+	f.count.add(opOpen, node(in.NodeId))
+	return fuse.ENOSYS
+}
+
+// Read is pread(2). It fills buf or fails, except at the end of the file.
+func (f *fileSystem) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	n := node(in.NodeId)
+	f.count.add(opRead, n)
+	v, err := f.view(n)
+	if err != nil {
+		return nil, f.fail("read", n, "", err)
+	}
+	got, err := v.read(n, buf[:min(len(buf), int(in.Size))], int64(in.Offset))
+	if err != nil {
+		return nil, f.fail("read", n, "", err)
+	}
+	return fuse.ReadResultData(buf[:got]), fuse.OK
+}
+
+// StatFs is statfs(2). A full file system: nothing can be added.
+func (f *fileSystem) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+	*out = fuse.StatfsOut{Bsize: blockSize, Frsize: blockSize, NameLen: maxName}
+	out.Files = uint64(len(f.cat.held.Load().nums))
+	if r, ok := f.backup.(UsageReporter); ok {
+		if u, err := r.Usage(); err == nil {
+			out.Blocks = uint64(u.Bytes+blockSize-1) / blockSize
+			out.Files = uint64(u.Files)
+		}
+	}
+	return fuse.OK
+}

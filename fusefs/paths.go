@@ -1,0 +1,225 @@
+package fusefs
+
+import (
+	"fmt"
+	"io"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/narvault/narvault/narread/nar"
+)
+
+// A tree is an open store path.
+type tree struct {
+	Tree
+	l *nar.Listing
+}
+
+// openTree opens the store path that key, an entry 0 of viewStore, stands for.
+// The cost is the memory of its listing.
+func (f *fileSystem) openTree(key node) (*tree, int64, error) {
+	num := key.number()
+	p, ok := f.cat.paths.key(num)
+	if !ok || !f.cat.current(p, num) {
+		return nil, 0, errNoNode
+	}
+	t, err := f.backup.Open(p)
+	if err != nil {
+		return nil, 0, f.cat.orGone(&backupError{err}, func() bool { return f.cat.pathGone(p, num) })
+	}
+	l, err := t.Listing()
+	if err == nil && l.Len()-1 > maxEntry {
+		err = fmt.Errorf("show %d entries: %w", l.Len(), errTooMany)
+	} else if err != nil {
+		err = &backupError{err}
+	}
+	if err != nil {
+		t.Close()
+		return nil, 0, err
+	}
+	return &tree{t, l}, l.MemSize(), nil
+}
+
+// pathView is the inside of store paths, under store/ and releases/.
+type pathView struct{ f *fileSystem }
+
+// with runs use with the open store path of n and the entry that n is.
+func (v pathView) with(n node, use func(t *tree, i int, e nar.Entry) error) error {
+	h, err := v.f.trees.acquire(pack(viewStore, n.number(), 0))
+	if err != nil {
+		return err
+	}
+	defer v.f.trees.release(h)
+	if n.entry() >= h.v.l.Len() {
+		return errNoNode
+	}
+	return use(h.v, n.entry(), h.v.l.Entry(n.entry()))
+}
+
+// nodeOf returns the node of entry i of the store path of n: in the view of n
+// if it is a directory, else the one that all views share.
+func nodeOf(n node, i int, e *nar.Entry) node {
+	if e.Type == nar.Directory {
+		return pack(n.view(), n.number(), i)
+	}
+	return pack(viewStore, n.number(), i)
+}
+
+// pathRoot returns the node of a store path in the view of n.
+func (f *fileSystem) pathRoot(n node, num int) (root node, err error) {
+	n = pack(n.view(), num, 0)
+	err = pathView{f}.with(n, func(_ *tree, i int, e nar.Entry) error {
+		root = nodeOf(n, i, &e)
+		return nil
+	})
+	return root, err
+}
+
+func (v pathView) attr(n node, a *fuse.Attr) error {
+	return v.with(n, func(t *tree, i int, e nar.Entry) error {
+		v.f.entryAttr(t.l, i, &e, a)
+		return nil
+	})
+}
+
+// entryAttr is what Nix gives an entry of the store.
+func (f *fileSystem) entryAttr(l *nar.Listing, i int, e *nar.Entry, a *fuse.Attr) {
+	switch e.Type {
+	case nar.Directory:
+		dirAttr(a, 2+subdirectories(l, e))
+	case nar.Symlink:
+		fileAttr(a, syscall.S_IFLNK|0777, int64(len(f.target(l, i, e))))
+	default:
+		mode := uint32(syscall.S_IFREG | 0444)
+		if e.Executable {
+			mode |= 0111
+		}
+		fileAttr(a, mode, e.Size)
+	}
+}
+
+func subdirectories(l *nar.Listing, dir *nar.Entry) (n int) {
+	for i := dir.First; i < dir.First+dir.N; i++ {
+		if l.Entry(i).Type == nar.Directory {
+			n++
+		}
+	}
+	return n
+}
+
+// target returns the target of a symlink as the mount shows it.
+func (f *fileSystem) target(l *nar.Listing, i int, e *nar.Entry) string {
+	if f.o.RawLinks {
+		return e.Target
+	}
+	depth := 0
+	for ; i != 0; i = l.Entry(i).Parent {
+		depth++
+	}
+	return relink(e.Target, f.backup.StoreDir(), depth, f.cat.holds)
+}
+
+func (v pathView) lookup(n node, name string) (child node, err error) {
+	err = v.with(n, func(t *tree, dir int, e nar.Entry) error {
+		if e.Type != nar.Directory {
+			return errNotDir
+		}
+		i, ok := t.l.Lookup(dir, name)
+		if !ok {
+			return errNoName
+		}
+		e = t.l.Entry(i)
+		child = nodeOf(n, i, &e)
+		return nil
+	})
+	return child, err
+}
+
+func (v pathView) parent(n node) (up node, err error) {
+	if n.entry() == 0 {
+		return pack(n.view(), 0, 0), nil
+	}
+	err = v.with(n, func(_ *tree, _ int, e nar.Entry) error {
+		up = pack(n.view(), n.number(), e.Parent)
+		return nil
+	})
+	return up, err
+}
+
+// list uses the place in the directory as key: it never changes.
+func (v pathView) list(n node, after int, yield func(key int, e dirent) bool) error {
+	return v.with(n, func(t *tree, _ int, dir nar.Entry) error {
+		if dir.Type != nar.Directory {
+			return errNotDir
+		}
+		var a fuse.Attr
+		for k := after; k < dir.N; k++ {
+			i := dir.First + k
+			e := t.l.Entry(i)
+			a = fuse.Attr{}
+			v.f.entryAttr(t.l, i, &e, &a)
+			if !yield(k+1, dirent{name: e.Name, node: nodeOf(n, i, &e), typ: a.Mode & syscall.S_IFMT, attr: &a}) {
+				break
+			}
+		}
+		return nil
+	})
+}
+
+func (v pathView) read(n node, p []byte, off int64) (got int, err error) {
+	err = v.with(n, func(t *tree, _ int, e nar.Entry) error {
+		switch e.Type {
+		case nar.Directory:
+			return errIsDir
+		case nar.Symlink:
+			return errNotFile
+		}
+		got, err = readWithin(t, p, off, e.Offset, e.Size)
+		return err
+	})
+	return got, err
+}
+
+// readWithin reads the bytes off and following of the size bytes that begin at
+// base. It returns less than p only at their end: the kernel would take a short
+// answer for a shorter file, so everything else is an error.
+func readWithin(r io.ReaderAt, p []byte, off, base, size int64) (int, error) {
+	if off < 0 || off >= size {
+		return 0, nil
+	}
+	p = p[:min(int64(len(p)), size-off)]
+	n, err := r.ReadAt(p, base+off)
+	if n == len(p) {
+		return n, nil
+	}
+	if err == nil || err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return 0, &backupError{err}
+}
+
+func (v pathView) readlink(n node) (target string, err error) {
+	err = v.with(n, func(t *tree, i int, e nar.Entry) error {
+		if e.Type != nar.Symlink {
+			return errNotLink
+		}
+		target = v.f.target(t.l, i, &e)
+		return nil
+	})
+	return target, err
+}
+
+func (v pathView) path(n node) string {
+	name := "store/" + v.f.pathName(n.number())
+	// Only if it is open anyway: a message must not cause the next error.
+	h := v.f.trees.acquireOpen(pack(viewStore, n.number(), 0))
+	if h == nil {
+		return name
+	}
+	defer v.f.trees.release(h)
+	if i := n.entry(); i != 0 && i < h.v.l.Len() {
+		name += "/" + h.v.l.Path(i)
+	}
+	return name
+}
