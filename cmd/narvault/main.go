@@ -80,7 +80,7 @@ func newRoot(s streams) *cobra.Command {
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
 	for _, c := range []command{
-		&backupCommand{}, &mountCommand{}, &umountCommand{}, &lsCommand{}, &catCommand{}, &infoCommand{}, &exportCommand{},
+		&backupCommand{}, &mountCommand{}, &lsCommand{}, &catCommand{}, &infoCommand{}, &exportCommand{},
 	} {
 		root.AddCommand(c.cobra(s))
 	}
