@@ -10,13 +10,15 @@ import (
 )
 
 // A Builder makes a Listing from headers in the order of the NAR. The zero
-// value is ready for use; it is not safe for concurrent use.
+// value is ready for use; it is not safe for concurrent use. After an error
+// there is no Listing any more: every call returns that error.
 type Builder struct {
 	entries []entry // in the order of the NAR; a of a directory is its first child
 	next    []int32 // number of the next entry of the same directory, or 0
 	text    []byte
 	open    []openEntry
 	off     int64 // of what comes next in the NAR
+	err     error
 }
 
 // An openEntry is a directory that may get further entries.
@@ -28,12 +30,15 @@ type openEntry struct {
 // Add adds the next node. A tolerant NAR's order within a directory is good
 // enough. Header.Offset is not looked at: offsets follow from the rest.
 func (b *Builder) Add(h Header) error {
-	if p := h.problem(); p != "" {
-		return &FormatError{Offset: -1, Msg: p}
+	if p := h.problem(); p != "" && b.err == nil {
+		b.err = &FormatError{Offset: -1, Msg: p}
+	}
+	if b.err != nil {
+		return b.err
 	}
 	text := len(b.text)
 	b.text = append(append(b.text, h.Name...), h.Target...)
-	return b.link(entry{
+	b.err = b.link(entry{
 		a:          h.Size,
 		b:          int64(len(h.Target)),
 		text:       uint32(text),
@@ -41,6 +46,7 @@ func (b *Builder) Add(h Header) error {
 		typ:        h.Type,
 		executable: h.Executable,
 	}, h.Depth)
+	return b.err
 }
 
 // addNode is Add for what a Reader has checked.
@@ -123,6 +129,9 @@ func (b *Builder) place(e *entry) {
 // The Builder is empty afterwards. It is an error when a directory has two
 // entries of one name.
 func (b *Builder) Listing() (*Listing, error) {
+	if b.err != nil {
+		return nil, b.err
+	}
 	if len(b.entries) == 0 {
 		return nil, errors.New("list NAR: no entries")
 	}
