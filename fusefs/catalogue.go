@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
@@ -124,7 +125,7 @@ func same[T comparable](a, b []T) bool {
 type catalogue struct {
 	backup Backup
 	clock  clock
-	logf   func(format string, args ...any)
+	report func(op, object string, err error) // of what is left out
 
 	paths    *table[storepath.Path]
 	releases *table[ReleaseID]
@@ -149,11 +150,11 @@ type closure struct {
 	retirements int64    // guarded by source.mu: when dir was made
 }
 
-func newCatalogue(b Backup, now func() time.Time, logf func(string, ...any)) *catalogue {
+func newCatalogue(b Backup, now func() time.Time, report func(op, object string, err error)) *catalogue {
 	c := &catalogue{
 		backup:      b,
 		clock:       clock{now: now},
-		logf:        logf,
+		report:      report,
 		paths:       newTable[storepath.Path]("store paths", maxNumber),
 		releases:    newTable[ReleaseID]("releases", maxRelease),
 		projects:    newTable[string]("projects", maxNumber),
@@ -274,9 +275,9 @@ func (c *catalogue) readReleases() error {
 func (c *catalogue) numberReleases(ids []ReleaseID) (map[int][]int, error) {
 	ids = slices.Clone(ids)
 	ids = slices.DeleteFunc(ids, func(id ReleaseID) bool {
-		bad := !validName(id.Project) || !validName(id.Name+closureSuffix)
+		bad := !validName(id.Project) || !validName(id.Name) || !validName(id.Name+closureSuffix)
 		if bad {
-			c.logf("release %q of project %q is not shown: no file can have that name", id.Name, id.Project)
+			c.report("show", fmt.Sprintf("release %q of project %q", id.Name, id.Project), errBadName)
 		}
 		return bad
 	})

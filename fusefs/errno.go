@@ -3,7 +3,6 @@ package fusefs
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"sync"
 	"syscall"
@@ -19,6 +18,7 @@ var (
 	errNoName = errors.New("no such name")
 	// errTooMany is said of more things than the node numbers have room for.
 	errTooMany  = errors.New("too many to be numbered")
+	errBadName  = errors.New("no file can have that name")
 	errLongName = errors.New("name too long")
 	errNotDir   = errors.New("not a directory")
 	errIsDir    = errors.New("is a directory")
@@ -105,7 +105,7 @@ type errorLog struct {
 
 // add logs err, met while doing op to object, unless its cause was logged.
 func (l *errorLog) add(op, object string, err error) {
-	key := cause(err)
+	key := err.Error()
 	l.mu.Lock()
 	full := len(l.seen) >= maxLogged
 	known := l.seen[key]
@@ -124,10 +124,4 @@ func (l *errorLog) add(op, object string, err error) {
 	if last {
 		l.logf("%d different errors so far: further ones are not logged", maxLogged)
 	}
-}
-
-// cause returns the part of an error's text that is the same each time that the
-// same damage is met.
-func cause(err error) string {
-	return fmt.Sprint(err)
 }

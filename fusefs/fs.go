@@ -44,10 +44,10 @@ func newFileSystem(b Backup, o Options) (*fileSystem, error) {
 		readOnly: readOnly{fuse.NewDefaultRawFileSystem()},
 		backup:   b,
 		o:        o,
-		cat:      newCatalogue(b, time.Now, o.Logf),
 		owner:    fuse.Owner{Uid: uint32(syscall.Getuid()), Gid: uint32(syscall.Getgid())},
 		errors:   errorLog{logf: o.Logf},
 	}
+	f.cat = newCatalogue(b, time.Now, f.errors.add)
 	f.trees = handles[*tree]{open: f.openTree, maxN: o.MaxTrees, maxCost: o.MaxListingBytes}
 	f.streams = handles[*stream]{open: f.openStream, maxN: o.MaxStreams, maxCost: math.MaxInt64, idle: streamIdle}
 	f.views = map[int]viewPair{
@@ -161,6 +161,9 @@ func (f *fileSystem) lookup(n node, name string) (node, error) {
 	case name == ".":
 		return n, nil
 	case name == "..":
+		if err := v.attr(n, new(fuse.Attr)); err != nil {
+			return 0, err // no such node: its parent says nothing about it
+		}
 		return v.parent(n)
 	case len(name) > maxName:
 		return 0, errLongName

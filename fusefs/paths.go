@@ -29,16 +29,24 @@ func (f *fileSystem) openTree(key node) (*tree, int64, error) {
 		return nil, 0, f.cat.orGone(&backupError{err}, func() bool { return f.cat.pathGone(p, num) })
 	}
 	l, err := t.Listing()
-	if err == nil && l.Len()-1 > maxEntry {
-		err = fmt.Errorf("show %d entries: %w", l.Len(), errTooMany)
-	} else if err != nil {
+	if err != nil {
 		err = &backupError{err}
+	} else {
+		err = fits(l.Len())
 	}
 	if err != nil {
 		t.Close()
 		return nil, 0, err
 	}
 	return &tree{t, l}, l.MemSize(), nil
+}
+
+// fits refuses a listing with more entries than can be numbered.
+func fits(entries int) error {
+	if entries > maxEntry+1 {
+		return fmt.Errorf("number %d entries: %w", entries, errTooMany)
+	}
+	return nil
 }
 
 // pathView is the inside of store paths, under store/ and releases/.

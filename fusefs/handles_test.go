@@ -1,0 +1,163 @@
+package fusefs
+
+import (
+	"errors"
+	"io"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// thing is something that handles hold.
+type thing struct{ closed *int }
+
+func (x thing) Close() error { *x.closed++; return nil }
+
+func testHandles(maxN int, maxCost int64) (h *handles[thing], opened, closed *int) {
+	opened, closed = new(int), new(int)
+	h = &handles[thing]{maxN: maxN, maxCost: maxCost, open: func(key node) (thing, int64, error) {
+		*opened++
+		return thing{closed}, int64(key), nil
+	}}
+	return h, opened, closed
+}
+
+func touch(t *testing.T, h *handles[thing], keys ...node) {
+	t.Helper()
+	for _, k := range keys {
+		e, err := h.acquire(k)
+		must(t, err)
+		h.release(e)
+	}
+}
+
+func TestHandlesKeepTheLastUsed(t *testing.T) {
+	h, opened, closed := testHandles(2, 1000)
+	touch(t, h, 1, 2, 1, 3) // 3 pushes out 2
+	touch(t, h, 1, 3)
+	if *opened != 3 || *closed != 1 {
+		t.Errorf("opened %d, closed %d, want 3 and 1", *opened, *closed)
+	}
+	touch(t, h, 2)
+	if *opened != 4 || *closed != 2 {
+		t.Errorf("opened %d, closed %d, want 4 and 2", *opened, *closed)
+	}
+}
+
+func TestHandlesBoundCost(t *testing.T) {
+	h, _, closed := testHandles(100, 10)
+	touch(t, h, 4, 5, 1)
+	if n, cost := h.size(); n != 3 || cost != 10 {
+		t.Errorf("%d open at %d, want 3 at 10", n, cost)
+	}
+	touch(t, h, 6)
+	if n, cost := h.size(); n != 2 || cost != 7 || *closed != 2 {
+		t.Errorf("%d open at %d, want 2 at 7", n, cost)
+	}
+	touch(t, h, 50, 50)
+	if n, cost := h.size(); n != 1 || cost != 50 {
+		t.Errorf("%d open at %d: what is too big for all must stay while it is the last", n, cost)
+	}
+}
+
+func TestHandlesInUseStay(t *testing.T) {
+	h, _, closed := testHandles(1, 1000)
+	a, err := h.acquire(1)
+	must(t, err)
+	b, err := h.acquire(2)
+	must(t, err)
+	if *closed != 0 {
+		t.Error("closed what is in use")
+	}
+	if h.acquireOpen(1) != nil || h.acquireOpen(9) != nil {
+		t.Error("acquireOpen waits or opens")
+	}
+	h.close()
+	if *closed != 0 {
+		t.Error("close closed what is in use")
+	}
+	h.release(a)
+	h.release(b)
+	if n, cost := h.size(); n != 0 || cost != 0 || *closed != 2 {
+		t.Errorf("after close: %d open at %d, %d closed", n, cost, *closed)
+	}
+}
+
+func TestHandlesOpenOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opened, closed := 0, 0
+		h := &handles[thing]{maxN: 1, maxCost: 1, open: func(node) (thing, int64, error) {
+			time.Sleep(time.Second)
+			opened++
+			return thing{&closed}, 1, nil
+		}}
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() { touch(t, h, 1) })
+		}
+		wg.Wait()
+		if opened != 1 {
+			t.Errorf("opened %d times", opened)
+		}
+	})
+}
+
+func TestHandlesForgetErrors(t *testing.T) {
+	fail := true
+	h := &handles[thing]{maxN: 1, maxCost: 1, open: func(node) (thing, int64, error) {
+		if fail {
+			return thing{}, 0, io.ErrUnexpectedEOF
+		}
+		return thing{new(int)}, 1, nil
+	}}
+	if _, err := h.acquire(1); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("acquire says %v", err)
+	}
+	fail = false
+	touch(t, h, 1)
+}
+
+func TestHandlesSurvivePanic(t *testing.T) {
+	first := true
+	h := &handles[thing]{maxN: 1, maxCost: 1, open: func(node) (thing, int64, error) {
+		if first {
+			first = false
+			panic("open")
+		}
+		return thing{new(int)}, 1, nil
+	}}
+	func() {
+		defer func() { recover() }()
+		h.acquire(1)
+	}()
+	touch(t, h, 1) // neither waits nor fails
+}
+
+func TestHandlesCloseIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, opened, closed := testHandles(10, 1000)
+		h.idle = time.Minute
+		touch(t, h, 1)
+		time.Sleep(40 * time.Second)
+		touch(t, h, 2)
+		busy, err := h.acquire(3)
+		must(t, err)
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if *closed != 1 {
+			t.Errorf("%d closed after 70 s, want the one that was idle for a minute", *closed)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if *closed != 2 {
+			t.Errorf("%d closed, want all but the one in use", *closed)
+		}
+		h.release(busy)
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if n, _ := h.size(); n != 0 || *opened != 3 {
+			t.Errorf("%d open, %d opened", n, *opened)
+		}
+	})
+}
