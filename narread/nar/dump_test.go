@@ -144,12 +144,12 @@ func TestDumpDeep(t *testing.T) {
 	if len(warnings) != 1 || !strings.Contains(warnings[0], root+strings.Repeat("/d", 64)+": nested 64 deep") {
 		t.Errorf("warnings %q", warnings)
 	}
+	if open := openFiles(t); open > 20 {
+		t.Errorf("%d files are open afterwards", open)
+	}
 	testenv.Need(t, "nix")
 	if want := testenv.Run(t, root, "nix-store", "--dump", root); string(got) != want {
 		t.Error("other bytes than nix-store --dump")
-	}
-	if open := openFiles(t); open > 20 {
-		t.Errorf("%d files are open afterwards", open)
 	}
 }
 
