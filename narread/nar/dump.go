@@ -291,7 +291,7 @@ func (d *dumper) check(h *Header) {
 		d.warn(h.Name, fmt.Sprintf("nested %d deep: newer Nix restores only less than that", h.Depth))
 	}
 	if strings.Contains(h.Name, caseHackSuffix) {
-		d.warn(h.Name, fmt.Sprintf("the name contains %q: where Nix uses its case hack (macOS), it is not restored or dumped as it is", caseHackSuffix))
+		d.warn(h.Name, fmt.Sprintf("the name contains %q: Nix with its case hack (macOS) does not restore or dump it as it is", caseHackSuffix))
 	}
 }
 
