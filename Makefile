@@ -5,6 +5,7 @@ SHELL := /bin/bash
 # The go command stamps the revision into the binary, and stops when git will not tell it (no checkout, or another
 # user's): then build without.
 BUILDVCS := $(shell git status --porcelain >/dev/null 2>&1 && echo true || echo false)
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 
 .PHONY: help
 help: ## list the targets
@@ -12,7 +13,7 @@ help: ## list the targets
 
 .PHONY: build
 build: ## build the static binary bin/narvault
-	CGO_ENABLED=0 go build -trimpath -buildvcs=$(BUILDVCS) -o bin/narvault ./cmd/narvault
+	CGO_ENABLED=0 go build -trimpath -buildvcs=$(BUILDVCS) -ldflags='-X main.version=$(VERSION)' -o bin/narvault ./cmd/narvault
 
 .PHONY: demo
 demo: ## build, back up, mount and restore a small collection of packages (installs nix-bin and fuse3 on Debian)

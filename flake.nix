@@ -1,8 +1,8 @@
 {
   description = "narvault backs up Nix store paths and Hydra releases into a binary cache that can be mounted";
 
-  # There is no flake.lock: the only input is Nixpkgs, and any revision with Go 1.26 will do. Use your own with
-  # `--override-input nixpkgs ...` or `inputs.nixpkgs.follows`.
+  # There is no flake.lock: the only input is Nixpkgs, and any revision with Go 1.26 will do. Give your own with
+  # `inputs.nixpkgs.follows` or --override-input; Nix may want --no-write-lock-file for a flake that it cannot write to.
   inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixpkgs-unstable";
 
   outputs = { self, nixpkgs }:

@@ -10,7 +10,7 @@ buildGoModule {
 
   subPackages = [ "cmd/narvault" ];
   env.CGO_ENABLED = 0;
-  ldflags = [ "-s" "-w" ];
+  ldflags = [ "-s" "-w" "-X main.version=${version}" ];
 
   # The tests mount file systems and run Nix, which a sandboxed build cannot: `make test` runs them.
   doCheck = false;
