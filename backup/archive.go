@@ -144,7 +144,12 @@ func (a *archiver) dump(ctx context.Context, j *job) error {
 	narSum, fileSum := newSum(), newSum()
 	out := a.compressor(io.MultiWriter(file, fileSum))
 	listing, warnings, err := nar.Dump(ctx, io.MultiWriter(narSum, out, a.progress), realPath)
-	if err = errors.Join(err, out.Close()); err != nil {
+	if err != nil {
+		out.Abort()
+	} else {
+		err = out.Close()
+	}
+	if err != nil {
 		return fmt.Errorf("archive %s: %w", j.info.Path, err)
 	}
 	if narSum.sum() != j.info.NarHash || narSum.size != j.info.NarSize {
@@ -182,9 +187,16 @@ func listingJSON(l *nar.Listing) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-func (a *archiver) compressor(w io.Writer) io.WriteCloser {
+// A container packs a NAR into a file. Close completes the file, Abort gives
+// up; one of them ends it.
+type container interface {
+	io.WriteCloser
+	Abort()
+}
+
+func (a *archiver) compressor(w io.Writer) container {
 	if a.pool == nil {
-		return nopCloser{w}
+		return plain{w}
 	}
 	return zseek.NewWriter(w, a.pool, zseek.WriterOptions{})
 }
@@ -207,9 +219,11 @@ func (b *Backup) cachePath(elem ...string) string {
 	return filepath.Join(append([]string{b.Cache.Dir()}, elem...)...)
 }
 
-type nopCloser struct{ io.Writer }
+// plain is the container of compression none: there is none.
+type plain struct{ io.Writer }
 
-func (nopCloser) Close() error { return nil }
+func (plain) Close() error { return nil }
+func (plain) Abort()       {}
 
 // A sum counts and hashes what is written to it.
 type sum struct {

@@ -23,7 +23,7 @@ type Live struct {
 	warn func(error)
 
 	mu       sync.Mutex
-	listed   stamp                     // of the cache directory when names was read
+	listed   stamp               // of the cache directory when names was read
 	byHash   map[string]livePath // by hash part
 	paths    []storepath.Path
 	closures map[ReleaseID]liveClosure

@@ -1,0 +1,253 @@
+package backup
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/narvault/narvault/backup/disk"
+)
+
+// errPower is what every operation returns once the power is gone.
+var errPower = errors.New("the power is gone")
+
+// A powerFS is the real file system until its power fails at a chosen
+// operation. Then crash puts the disk into a state that a power cut may leave:
+// of every directory, the name changes since its last SyncDir may be lost from
+// some point on, and what was written to a file after its last Sync is lost.
+type powerFS struct {
+	t      *testing.T
+	failAt int   // the operation that fails, 0 for never
+	fail   error // with which error; errPower ends everything
+	rng    *rand.Rand
+	shadow string // where replaced and removed files are kept until they are gone for good
+
+	mu      sync.Mutex
+	ops     int
+	dead    bool
+	files   map[string]*powerFile // by present name
+	pending map[string][]nameOp   // by directory
+}
+
+// A nameOp is a change of a directory that a crash can undo.
+type nameOp struct {
+	undo func()
+}
+
+func newPowerFS(t *testing.T, failAt int, fail error, seed uint64) *powerFS {
+	return &powerFS{
+		t: t, failAt: failAt, fail: fail, shadow: t.TempDir(),
+		rng:   rand.New(rand.NewPCG(seed, seed)),
+		files: make(map[string]*powerFile), pending: make(map[string][]nameOp),
+	}
+}
+
+// step counts an operation and says whether it may happen. The caller holds mu.
+func (p *powerFS) step() error {
+	if p.dead {
+		return errPower
+	}
+	p.ops++
+	if p.ops != p.failAt {
+		return nil
+	}
+	p.dead = errors.Is(p.fail, errPower)
+	return p.fail
+}
+
+func (p *powerFS) changed(name string, undo func()) {
+	dir := filepath.Dir(name)
+	p.pending[dir] = append(p.pending[dir], nameOp{undo})
+}
+
+func (p *powerFS) must(err error) {
+	if err != nil {
+		p.t.Error(err)
+	}
+}
+
+// keep saves what is at name, and returns how to bring it back; nil if there is
+// nothing.
+func (p *powerFS) keep(name string) (restore func()) {
+	saved := filepath.Join(p.shadow, fmt.Sprint(p.ops))
+	if err := os.Link(name, saved); err != nil {
+		return nil
+	}
+	file := p.files[name]
+	return func() {
+		os.Remove(name)
+		p.must(os.Link(saved, name))
+		p.files[name] = file
+	}
+}
+
+func (p *powerFS) CreateTemp(dir string) (disk.File, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.step(); err != nil {
+		return nil, err
+	}
+	f, err := disk.OS{}.CreateTemp(dir)
+	if err != nil {
+		return nil, err
+	}
+	return p.opened(f, 0), nil
+}
+
+func (p *powerFS) Append(name string) (disk.File, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.step(); err != nil {
+		return nil, err
+	}
+	st, statErr := os.Stat(name)
+	f, err := disk.OS{}.Append(name)
+	if err != nil {
+		return nil, err
+	}
+	if statErr != nil {
+		return p.opened(f, 0), nil
+	}
+	file := &powerFile{File: f, fs: p, size: st.Size(), durable: st.Size()}
+	p.files[name] = file
+	return file, nil
+}
+
+func (p *powerFS) opened(f disk.File, size int64) *powerFile {
+	file := &powerFile{File: f, fs: p, size: size, durable: size}
+	p.files[f.Name()] = file
+	p.changed(f.Name(), func() { os.Remove(f.Name()) })
+	return file
+}
+
+func (p *powerFS) Rename(from, to string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.step(); err != nil {
+		return err
+	}
+	restore := p.keep(to)
+	if err := (disk.OS{}).Rename(from, to); err != nil {
+		return err
+	}
+	file := p.files[from]
+	p.files[to] = file
+	delete(p.files, from)
+	p.changed(to, func() {
+		p.must(os.Rename(to, from))
+		delete(p.files, to)
+		p.files[from] = file
+		if restore != nil {
+			restore()
+		}
+	})
+	return nil
+}
+
+func (p *powerFS) SyncDir(dir string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.step(); err != nil {
+		return err
+	}
+	delete(p.pending, filepath.Clean(dir))
+	return nil
+}
+
+func (p *powerFS) Mkdir(dir string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.step(); err != nil {
+		return err
+	}
+	_, statErr := os.Stat(dir)
+	if err := (disk.OS{}).Mkdir(dir); err != nil {
+		return err
+	}
+	if statErr != nil {
+		p.changed(dir, func() { p.must(os.RemoveAll(dir)) })
+	}
+	return nil
+}
+
+func (p *powerFS) Remove(name string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.step(); err != nil {
+		return err
+	}
+	restore := p.keep(name)
+	if err := (disk.OS{}).Remove(name); err != nil {
+		return err
+	}
+	delete(p.files, name)
+	if restore != nil {
+		p.changed(name, restore)
+	}
+	return nil
+}
+
+// crash takes back what was not made durable. Directories that are deeper go
+// first, so that one that was lost takes its content along.
+func (p *powerFS) crash() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dead = true
+	for name, f := range p.files {
+		if f != nil && f.size > f.durable {
+			p.must(os.Truncate(name, f.durable))
+		}
+	}
+	for _, dir := range byDepth(p.pending) {
+		ops := p.pending[dir]
+		survive := p.rng.IntN(len(ops) + 1)
+		for i := len(ops) - 1; i >= survive; i-- {
+			ops[i].undo()
+		}
+	}
+}
+
+func byDepth(pending map[string][]nameOp) []string {
+	dirs := sortedKeys(pending)
+	for i := 1; i < len(dirs); i++ {
+		for j := i; j > 0 && len(dirs[j]) > len(dirs[j-1]); j-- {
+			dirs[j], dirs[j-1] = dirs[j-1], dirs[j]
+		}
+	}
+	return dirs
+}
+
+// A powerFile knows how much of it is durable.
+type powerFile struct {
+	disk.File
+	fs            *powerFS
+	size, durable int64 // guarded by fs.mu
+}
+
+func (f *powerFile) Write(b []byte) (int, error) {
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	if err := f.fs.step(); err != nil {
+		// A write that is cut off may have done a part.
+		n, _ := f.File.Write(b[:len(b)/2])
+		f.size += int64(n)
+		return n, err
+	}
+	n, err := f.File.Write(b)
+	f.size += int64(n)
+	return n, err
+}
+
+func (f *powerFile) Sync() error {
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	if err := f.fs.step(); err != nil {
+		return err
+	}
+	f.durable = f.size
+	return nil
+}
