@@ -9,24 +9,24 @@ import (
 	"github.com/narvault/narvault/narread/storepath"
 )
 
-// path makes a store path whose name is short.
-func path(name string) storepath.Path {
+// sp makes a store path whose name is short.
+func sp(name string) storepath.Path {
 	return storepath.Path("sh8025fhmz1wq27663bakmq915a2pf79-" + name)
 }
 
 func TestSortByReferences(t *testing.T) {
 	refs := map[storepath.Path][]storepath.Path{
-		path("app"):  {path("app"), path("lib"), path("data"), path("outside")},
-		path("lib"):  {path("libc")},
-		path("data"): {path("lib"), path("libc")},
-		path("libc"): {path("libc")},
+		sp("app"):  {sp("app"), sp("lib"), sp("data"), sp("outside")},
+		sp("lib"):  {sp("libc")},
+		sp("data"): {sp("lib"), sp("libc")},
+		sp("libc"): {sp("libc")},
 	}
-	paths := []storepath.Path{path("app"), path("data"), path("lib"), path("libc")}
+	paths := []storepath.Path{sp("app"), sp("data"), sp("lib"), sp("libc")}
 	got, err := sortByReferences(paths, func(p storepath.Path) []storepath.Path { return refs[p] })
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []storepath.Path{path("libc"), path("lib"), path("data"), path("app")}
+	want := []storepath.Path{sp("libc"), sp("lib"), sp("data"), sp("app")}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
@@ -34,9 +34,9 @@ func TestSortByReferences(t *testing.T) {
 
 func TestSortByReferencesCycle(t *testing.T) {
 	refs := map[storepath.Path][]storepath.Path{
-		path("a"): {path("b")}, path("b"): {path("c")}, path("c"): {path("a")},
+		sp("a"): {sp("b")}, sp("b"): {sp("c")}, sp("c"): {sp("a")},
 	}
-	got, err := sortByReferences([]storepath.Path{path("a"), path("b"), path("c")}, func(p storepath.Path) []storepath.Path { return refs[p] })
+	got, err := sortByReferences([]storepath.Path{sp("a"), sp("b"), sp("c")}, func(p storepath.Path) []storepath.Path { return refs[p] })
 	if err == nil {
 		t.Errorf("a cycle was sorted: %v", got)
 	}
@@ -48,8 +48,8 @@ func TestSortByReferencesDeep(t *testing.T) {
 	paths := make([]storepath.Path, n)
 	next := make(map[storepath.Path][]storepath.Path, n)
 	for i := range paths {
-		paths[i] = path(fmt.Sprint(i))
-		next[paths[i]] = []storepath.Path{path(fmt.Sprint(i + 1))}
+		paths[i] = sp(fmt.Sprint(i))
+		next[paths[i]] = []storepath.Path{sp(fmt.Sprint(i + 1))}
 	}
 	got, err := sortByReferences(paths, func(p storepath.Path) []storepath.Path { return next[p] })
 	if err != nil || len(got) != n || got[0] != paths[n-1] || got[n-1] != paths[0] {
@@ -58,11 +58,11 @@ func TestSortByReferencesDeep(t *testing.T) {
 }
 
 func TestLevels(t *testing.T) {
-	job := func(name string, refs ...storepath.Path) *job {
-		return &job{info: nixstore.PathInfo{Path: path(name), References: refs}}
+	mk := func(name string, refs ...storepath.Path) *job {
+		return &job{info: nixstore.PathInfo{Path: sp(name), References: refs}}
 	}
 	group := []*job{
-		job("libc", path("libc")), job("other"), job("lib", path("libc"), path("before")), job("app", path("lib"), path("other")),
+		mk("libc", sp("libc")), mk("other"), mk("lib", sp("libc"), sp("before")), mk("app", sp("lib"), sp("other")),
 	}
 	got := levels(group)
 	want := [][]int{{0, 1}, {2}, {3}}
