@@ -103,9 +103,13 @@ type errorLog struct {
 	seen map[string]bool // guarded by mu
 }
 
-// add logs err, met while doing op to object, unless its cause was logged.
+// add logs err, met while doing op to object, unless it was logged already.
 func (l *errorLog) add(op, object string, err error) {
-	key := err.Error()
+	l.once(err.Error(), "%s %s: %v", op, object, err)
+}
+
+// once logs a message unless one with that key was logged already.
+func (l *errorLog) once(key, format string, args ...any) {
 	l.mu.Lock()
 	full := len(l.seen) >= maxLogged
 	known := l.seen[key]
@@ -120,7 +124,7 @@ func (l *errorLog) add(op, object string, err error) {
 	if known || full {
 		return
 	}
-	l.logf("%s %s: %v", op, object, err)
+	l.logf(format, args...)
 	if last {
 		l.logf("%d different errors so far: further ones are not logged", maxLogged)
 	}

@@ -125,7 +125,8 @@ func (f *fileSystem) pathOf(n node, name string) string {
 
 // panicked is told of a panic in a request.
 func (f *fileSystem) panicked(reason any) fuse.Status {
-	f.errors.add("answer", "the kernel", fmt.Errorf("panic: %v\n%s", reason, debug.Stack()))
+	text := fmt.Sprintf("panic: %v", reason)
+	f.errors.once(text, "answer the kernel: %s\n%s", text, debug.Stack())
 	return fuse.EIO
 }
 

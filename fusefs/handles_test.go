@@ -4,18 +4,19 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
 // thing is something that handles hold.
-type thing struct{ closed *int }
+type thing struct{ closed *atomic.Int32 }
 
-func (x thing) Close() error { *x.closed++; return nil }
+func (x thing) Close() error { x.closed.Add(1); return nil }
 
-func testHandles(maxN int, maxCost int64) (h *handles[thing], opened, closed *int) {
-	opened, closed = new(int), new(int)
+func testHandles(maxN int, maxCost int64) (h *handles[thing], opened *int, closed *atomic.Int32) {
+	opened, closed = new(int), new(atomic.Int32)
 	h = &handles[thing]{maxN: maxN, maxCost: maxCost, open: func(key node) (thing, int64, error) {
 		*opened++
 		return thing{closed}, int64(key), nil
@@ -36,12 +37,12 @@ func TestHandlesKeepTheLastUsed(t *testing.T) {
 	h, opened, closed := testHandles(2, 1000)
 	touch(t, h, 1, 2, 1, 3) // 3 pushes out 2
 	touch(t, h, 1, 3)
-	if *opened != 3 || *closed != 1 {
-		t.Errorf("opened %d, closed %d, want 3 and 1", *opened, *closed)
+	if *opened != 3 || closed.Load() != 1 {
+		t.Errorf("opened %d, closed %d, want 3 and 1", *opened, closed.Load())
 	}
 	touch(t, h, 2)
-	if *opened != 4 || *closed != 2 {
-		t.Errorf("opened %d, closed %d, want 4 and 2", *opened, *closed)
+	if *opened != 4 || closed.Load() != 2 {
+		t.Errorf("opened %d, closed %d, want 4 and 2", *opened, closed.Load())
 	}
 }
 
@@ -52,7 +53,7 @@ func TestHandlesBoundCost(t *testing.T) {
 		t.Errorf("%d open at %d, want 3 at 10", n, cost)
 	}
 	touch(t, h, 6)
-	if n, cost := h.size(); n != 2 || cost != 7 || *closed != 2 {
+	if n, cost := h.size(); n != 2 || cost != 7 || closed.Load() != 2 {
 		t.Errorf("%d open at %d, want 2 at 7", n, cost)
 	}
 	touch(t, h, 50, 50)
@@ -67,26 +68,26 @@ func TestHandlesInUseStay(t *testing.T) {
 	must(t, err)
 	b, err := h.acquire(2)
 	must(t, err)
-	if *closed != 0 {
+	if closed.Load() != 0 {
 		t.Error("closed what is in use")
 	}
 	if h.acquireOpen(1) != nil || h.acquireOpen(9) != nil {
 		t.Error("acquireOpen waits or opens")
 	}
 	h.close()
-	if *closed != 0 {
+	if closed.Load() != 0 {
 		t.Error("close closed what is in use")
 	}
 	h.release(a)
 	h.release(b)
-	if n, cost := h.size(); n != 0 || cost != 0 || *closed != 2 {
-		t.Errorf("after close: %d open at %d, %d closed", n, cost, *closed)
+	if n, cost := h.size(); n != 0 || cost != 0 || closed.Load() != 2 {
+		t.Errorf("after close: %d open at %d, %d closed", n, cost, closed.Load())
 	}
 }
 
 func TestHandlesOpenOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		opened, closed := 0, 0
+		opened, closed := 0, atomic.Int32{}
 		h := &handles[thing]{maxN: 1, maxCost: 1, open: func(node) (thing, int64, error) {
 			time.Sleep(time.Second)
 			opened++
@@ -109,7 +110,7 @@ func TestHandlesForgetErrors(t *testing.T) {
 		if fail {
 			return thing{}, 0, io.ErrUnexpectedEOF
 		}
-		return thing{new(int)}, 1, nil
+		return thing{new(atomic.Int32)}, 1, nil
 	}}
 	if _, err := h.acquire(1); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("acquire says %v", err)
@@ -125,7 +126,7 @@ func TestHandlesSurvivePanic(t *testing.T) {
 			first = false
 			panic("open")
 		}
-		return thing{new(int)}, 1, nil
+		return thing{new(atomic.Int32)}, 1, nil
 	}}
 	func() {
 		defer func() { recover() }()
@@ -145,13 +146,13 @@ func TestHandlesCloseIdle(t *testing.T) {
 		must(t, err)
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
-		if *closed != 1 {
-			t.Errorf("%d closed after 70 s, want the one that was idle for a minute", *closed)
+		if closed.Load() != 1 {
+			t.Errorf("%d closed after 70 s, want the one that was idle for a minute", closed.Load())
 		}
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if *closed != 2 {
-			t.Errorf("%d closed, want all but the one in use", *closed)
+		if closed.Load() != 2 {
+			t.Errorf("%d closed, want all but the one in use", closed.Load())
 		}
 		h.release(busy)
 		time.Sleep(2 * time.Minute)

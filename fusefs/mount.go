@@ -189,8 +189,9 @@ func realMountpoint(mountpoint string) (string, error) {
 // clearDead takes away mounts of ours at dir whose server is gone.
 func clearDead(dir string, logf func(string, ...any)) error {
 	for range 10 { // they stack
-		var st syscall.Stat_t
-		if err := syscall.Lstat(dir, &st); !errors.Is(err, syscall.ENOTCONN) {
+		// Not stat(2): the kernel may still know the attributes.
+		var st syscall.Statfs_t
+		if err := syscall.Statfs(dir, &st); !errors.Is(err, syscall.ENOTCONN) {
 			return nil
 		}
 		m, err := mountAt(dir)

@@ -1,0 +1,509 @@
+package fusefs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/narvault/narvault/narread/nar"
+	"github.com/narvault/narvault/narread/storepath"
+	"github.com/narvault/narvault/narread/testenv"
+)
+
+// These tests mount for real. Everything that touches the mount runs in a child
+// process: the server must not wait for itself.
+
+// mounted mounts b until the end of the test.
+func mounted(t testing.TB, b Backup, o Options) *Server {
+	t.Helper()
+	testenv.Need(t, "fuse")
+	if o.Linger == 0 {
+		o.Linger = 500 * time.Millisecond
+	}
+	s, err := Mount(b, t.TempDir(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Wait(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("Wait: %v", err)
+			}
+		case <-time.After(20 * time.Second):
+			s.Detach()
+			t.Error("the mount cannot be unmounted")
+		}
+	})
+	return s
+}
+
+// sh runs a shell script with arguments in a child and returns what it prints.
+func sh(t testing.TB, script string, args ...string) string {
+	t.Helper()
+	return testenv.Run(t, "/", "sh", append([]string{"-ec", script, "sh"}, args...)...)
+}
+
+// shFails runs a script that must fail and returns what it says.
+func shFails(t testing.TB, script string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command("sh", append([]string{"-ec", script, "sh"}, args...)...).CombinedOutput()
+	if err == nil {
+		t.Errorf("%s %q succeeds: %s", script, args, out)
+	}
+	return string(out)
+}
+
+func TestMountIsRight(t *testing.T) {
+	b, oracle := sample(t)
+	s := mounted(t, b, Options{RawLinks: true, Logf: t.Logf})
+	for _, p := range []storepath.Path{samplePath, filePath, linkPath} {
+		for _, view := range []string{"/store/", "/releases/demo/demo-1.0/"} {
+			mine, theirs := s.Mountpoint()+view+string(p), filepath.Join(oracle, string(p))
+			sh(t, `diff -r --no-dereference "$1" "$2"`, theirs, mine)
+			// Everything but owner, times and write permission.
+			const list = `find "$1" -type l -printf '%P %y %s %n %l\0' -o -printf '%P %y %m %s %n\0' | sed -z 's/ \([df]\) 755/ \1 555/; s/ d \([0-9]*\) [0-9]*/ d \1/' | sort -z`
+			if got, want := sh(t, list, mine), sh(t, list, theirs); got != want {
+				t.Errorf("%s%s:\n%q\nwant\n%q", view, p, got, want)
+			}
+		}
+	}
+	if got := sh(t, `stat -c '%X %Y %Z %U %b' "$1"`, s.Mountpoint()+"/store/"+string(samplePath)+"/big"); got != "1 1 1 "+strings.TrimSpace(sh(t, "id -un"))+" 6145\n" {
+		t.Errorf("stat: %q", got)
+	}
+	if got := sh(t, `ls "$1/store/$2"`, s.Mountpoint(), string(manyPath)); strings.Count(got, "\n") != manyEntries {
+		t.Errorf("%d entries", strings.Count(got, "\n"))
+	}
+}
+
+func TestNixSeesTheArchivedNARs(t *testing.T) {
+	testenv.Need(t, "nix")
+	b, _ := sample(t)
+	s := mounted(t, b, Options{RawLinks: true, Logf: t.Logf})
+	for _, p := range []storepath.Path{samplePath, filePath, linkPath, manyPath} {
+		if got := testenv.Run(t, "/", "nix-store", "--dump", s.Mountpoint()+"/releases/../store/"+string(p)); got != string(b.nars[p]) {
+			t.Errorf("nix-store --dump of %s: %d bytes, want %d", p, len(got), len(b.nars[p]))
+		}
+	}
+}
+
+func TestLinksResolveInTheMount(t *testing.T) {
+	b, _ := sample(t)
+	s := mounted(t, b, Options{Logf: t.Logf})
+	for _, dir := range []string{s.Mountpoint() + "/store/", s.Mountpoint() + "/releases/demo/demo-1.0/"} {
+		for _, link := range []string{
+			string(linkPath) + "/bin/hello",
+			string(samplePath) + "/lib/a/to-store",
+			string(samplePath) + "/lib/a/b/c/to-dir/../bin/hello",
+		} {
+			if got := sh(t, `"$1" x`, dir+link); got != "hello x\n" {
+				t.Errorf("%s: %q", link, got)
+			}
+		}
+		if got := sh(t, `"$1" a b`, dir+string(samplePath)+"/to-store"); got != "ran a b\n" {
+			t.Errorf("%q", got)
+		}
+		if got := sh(t, `realpath "$1"`, dir+string(linkPath)); got != dir+string(samplePath)+"\n" {
+			t.Errorf("realpath: %q", got)
+		}
+	}
+}
+
+func TestMountTable(t *testing.T) {
+	b, _ := sample(t)
+	s := mounted(t, b, Options{Name: "a, b\\c"})
+	m, err := mountAt(s.Mountpoint())
+	must(t, err)
+	if m.fsType != "fuse.narvault" || m.source != "narvault:a, b\\c" || !m.ours() {
+		t.Errorf("%+v", m)
+	}
+	options := sh(t, `awk -v m="$1" '$5 == m {print $6}' /proc/self/mountinfo`, s.Mountpoint())
+	for _, want := range []string{"ro", "nosuid", "nodev"} {
+		if !strings.Contains(","+strings.TrimSpace(options)+",", ","+want+",") {
+			t.Errorf("mount options %q lack %s", options, want)
+		}
+	}
+	if got := shFails(t, `touch "$1"/x`, s.Mountpoint()); !strings.Contains(got, "Read-only") {
+		t.Errorf("touch: %q", got)
+	}
+	if got := sh(t, `stat -f -c '%s %b %f %a %c %l' "$1"`, s.Mountpoint()); got != "4096 0 0 0 4 255\n" {
+		t.Errorf("statfs: %q", got)
+	}
+}
+
+func TestSecondPassAsksNothing(t *testing.T) {
+	b, _ := sample(t)
+	s := mounted(t, b, Options{Logf: t.Logf})
+	const pass = `cd "$1/store" && find -P . -mindepth 1 -printf '%p %m %s %l\n' && find . -type f -exec cat {} + && ls -lR */ `
+	want := sh(t, pass, s.Mountpoint())
+	before := s.Requests()
+	got := sh(t, pass, s.Mountpoint())
+	after := s.Requests()
+	if got != want {
+		t.Error("the second pass sees something else")
+	}
+	// Names in store/ itself may be asked for again; they are not in a path.
+	if n := after.InPaths - before.InPaths; n != 0 {
+		t.Errorf("%d requests about the inside of store paths: before %+v, after %+v", n, before, after)
+	}
+	if after.Open > 4 {
+		t.Errorf("%d requests to open or close", after.Open)
+	}
+}
+
+func TestSharedFileIsReadOnce(t *testing.T) {
+	b, _ := sample(t)
+	s := mounted(t, b, Options{Logf: t.Logf})
+	file := string(samplePath) + "/big"
+	a := sh(t, `sha256sum < "$1"`, s.Mountpoint()+"/store/"+file)
+	reads := s.Requests().Read
+	c := sh(t, `sha256sum < "$1"`, s.Mountpoint()+"/releases/demo/demo-1.0/"+file)
+	if n := s.Requests().Read; n != reads || a != c {
+		t.Errorf("%d READs through the second name; sums %s %s", n-reads, a, c)
+	}
+	inode := `stat -c %i "$1"`
+	if a, c := sh(t, inode, s.Mountpoint()+"/store/"+file), sh(t, inode, s.Mountpoint()+"/releases/demo/demo-1.1/"+file); a != c {
+		t.Errorf("inodes %s and %s", a, c)
+	}
+}
+
+func TestAccessModes(t *testing.T) {
+	b, _ := sample(t)
+	program := path(7, "program")
+	real, err := filepath.EvalSymlinks("/bin/cat")
+	must(t, err)
+	b.add(t, program, real)
+	s := mounted(t, b, Options{Logf: t.Logf})
+	big := s.Mountpoint() + "/store/" + string(samplePath) + "/big"
+	want := content(3<<20 + 17)
+
+	if got := sh(t, `"$1" "$2"`, s.Mountpoint()+"/store/"+string(program), big); got != string(want) {
+		t.Error("an archived program, run from the mount, copies wrongly")
+	}
+	if got := sh(t, `dd iflag=direct bs=64k status=none if="$1"`, big); got != string(want) {
+		t.Error("O_DIRECT reads wrongly")
+	}
+	if got := sh(t, `tail -c 1000 "$1"`, big); got != string(want[len(want)-1000:]) {
+		t.Error("the tail is wrong")
+	}
+	for _, mode := range []string{"mmap", "holes", "handle"} {
+		if got := child(t, mode, big); got != "ok\n" {
+			t.Errorf("%s: %q", mode, got)
+		}
+	}
+}
+
+func TestSeekdir(t *testing.T) {
+	b, _ := sample(t)
+	s := mounted(t, b, Options{Logf: t.Logf})
+	for _, dir := range []string{"store/" + string(manyPath), "releases/demo/demo-1.1", "exports/store", "."} {
+		if got := child(t, "seekdir", filepath.Join(s.Mountpoint(), dir)); got != "ok\n" {
+			t.Errorf("%s: %q", dir, got)
+		}
+	}
+}
+
+func TestParallelReaders(t *testing.T) {
+	for _, procs := range []int{1, runtime.GOMAXPROCS(0)} {
+		t.Run(fmt.Sprintf("%d processors", procs), func(t *testing.T) {
+			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(procs))
+			b, oracle := sample(t)
+			s := mounted(t, b, Options{RawLinks: true, MaxTrees: 2, Logf: t.Logf})
+			var wg sync.WaitGroup
+			for i := range 8 {
+				wg.Go(func() {
+					view := []string{"/store/", "/releases/demo/demo-1.0/"}[i%2]
+					for _, p := range []storepath.Path{samplePath, filePath, linkPath} {
+						sh(t, `diff -r --no-dereference "$1" "$2"`, filepath.Join(oracle, string(p)), s.Mountpoint()+view+string(p))
+					}
+					sh(t, `ls -lR "$1"/store/*/ > /dev/null`, s.Mountpoint())
+				})
+			}
+			wg.Wait()
+		})
+	}
+}
+
+func TestStreamsAreRight(t *testing.T) {
+	b, _ := sample(t)
+	s := mounted(t, b, Options{Logf: t.Logf})
+	for name, want := range map[string]string{
+		"exports/store/" + string(filePath) + ".closure": exportText([]storepath.Path{filePath}),
+		"exports/releases/demo/demo-1.1.closure":         exportText(b.releases[otherRelease]),
+	} {
+		if got := sh(t, `cat "$1"`, filepath.Join(s.Mountpoint(), name)); got != want {
+			t.Errorf("%s: %d bytes, want %d", name, len(got), len(want))
+		}
+	}
+}
+
+func TestChangesShowWithinASecond(t *testing.T) {
+	b, _ := sample(t)
+	s := mounted(t, b, Options{Logf: t.Logf})
+	const until = `i=0; until ` + `eval "$2"` + `; do i=$((i+1)); test $i -lt 300 || exit 1; sleep 0.02; done`
+	const look = `cd "$1"; ls releases/* store exports/releases/* > /dev/null; stat exports/releases/demo/demo-1.0.closure >/dev/null`
+	appears := func(what string, change func(), test string) {
+		t.Helper()
+		sh(t, look, s.Mountpoint()) // the kernel has everything in its caches
+		b.do(change)
+		start := time.Now()
+		sh(t, `cd "$1"; `+until, s.Mountpoint(), test)
+		// 0.75 s by design; the rest is for starting programs on a busy machine.
+		if d := time.Since(start); d > 1500*time.Millisecond {
+			t.Errorf("%s shows after %v", what, d)
+		}
+	}
+	id := ReleaseID{"new", "new-1"}
+	added := path(0, "added")
+	appears("a release", func() { b.releases[id] = []storepath.Path{filePath} }, `ls releases | grep -q new && test -x releases/new/new-1/`+string(filePath))
+	appears("a path", func() { b.nars[added] = b.nars[filePath] }, `ls store | grep -q added && test -x store/`+string(added))
+	appears("a changed release", func() { b.releases[id] = []storepath.Path{filePath, added} }, `ls releases/new/new-1 | grep -q added`)
+	appears("a changed stream", func() { b.releases[sampleRelease] = []storepath.Path{filePath} },
+		fmt.Sprintf(`test $(stat -c %%s exports/releases/demo/demo-1.0.closure) = %d`, len(exportText([]storepath.Path{filePath}))))
+	appears("a removed release", func() { delete(b.releases, id) }, `test ! -e releases/new/new-1 && ! ls releases | grep -q new`)
+	appears("a removed path", func() { delete(b.nars, added) }, `test ! -e store/`+string(added)+` && ! ls store | grep -q added`)
+}
+
+func TestDamageIsLocalAndPasses(t *testing.T) {
+	b := newMemBackup()
+	p := path(1, "x")
+	const size, bad = 4 << 20, 2<<20 + 5000
+	b.pack(t, p, nar.Header{Type: nar.Directory},
+		nar.Header{Depth: 1, Name: "big", Type: nar.Regular, Size: size},
+		nar.Header{Depth: 1, Name: "small", Type: nar.Regular, Size: 10})
+	s := mounted(t, b, Options{Logf: t.Logf})
+	l, err := nar.ReadListing(bytes.NewReader(b.nars[p]), int64(len(b.nars[p])))
+	must(t, err)
+	at := l.Entry(1).Offset + bad
+	b.do(func() { b.fault = failing(p, at, at+1) })
+	file := s.Mountpoint() + "/store/" + string(p) + "/big"
+
+	if got := shFails(t, `sha256sum "$1"`, file); !strings.Contains(got, "Input/output error") {
+		t.Errorf("read of a damaged file: %q", got)
+	}
+	if got := sh(t, `cat "$1/store/$2/small"`, s.Mountpoint(), string(p)); got != string(content(10)) {
+		t.Errorf("another file of the same archive: %q", got)
+	}
+	// Block by block, with O_DIRECT so that it is our answer that is seen, and
+	// through the page cache.
+	for _, flag := range []string{"iflag=fullblock,direct", "iflag=fullblock"} {
+		got := sh(t, `for i in $(seq 0 63); do dd `+flag+` if="$1" bs=64k skip=$i count=1 status=none 2>/dev/null >/dev/null || echo $i; done`, file)
+		if got != fmt.Sprintln(bad>>16) {
+			t.Errorf("%s: these blocks of 64 KiB cannot be read: %q, want %d", flag, got, bad>>16)
+		}
+	}
+	b.do(func() { b.fault = nil })
+	if got := sh(t, `cat "$1"`, file); got != string(content(size)) {
+		t.Error("after the damage is gone the file is still wrong")
+	}
+}
+
+func TestPanicIsEIO(t *testing.T) {
+	b, _ := sample(t)
+	var mu sync.Mutex
+	var lines []string
+	s := mounted(t, b, Options{Logf: func(format string, args ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		lines = append(lines, fmt.Sprintf(format, args...))
+	}})
+	b.do(func() { b.fault = func(storepath.Path, int64, int) error { panic("oops") } })
+	if got := shFails(t, `cat "$1"`, s.Mountpoint()+"/store/"+string(filePath)); !strings.Contains(got, "Input/output error") {
+		t.Errorf("cat: %q", got)
+	}
+	b.do(func() { b.fault = nil })
+	if got := sh(t, `"$1" x`, s.Mountpoint()+"/store/"+string(filePath)); got != "ran x\n" {
+		t.Errorf("after a panic: %q", got)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(lines) != 1 || !strings.Contains(lines[0], "panic: oops") {
+		t.Errorf("logged %q", lines)
+	}
+}
+
+// TestMain runs, in a child process, what must not run in the server.
+func TestMain(m *testing.M) {
+	mode := os.Getenv("FUSEFS_TEST_CHILD")
+	if mode == "" {
+		os.Exit(m.Run())
+	}
+	work := map[string]func(string) error{
+		"mmap": childMmap, "holes": childHoles, "handle": childHandle, "seekdir": childSeekdir, "serve": childServe,
+	}
+	if err := work[mode](os.Args[len(os.Args)-1]); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println("ok")
+}
+
+func childCommand(mode, arg string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], arg)
+	cmd.Env = append(os.Environ(), "FUSEFS_TEST_CHILD="+mode)
+	return cmd
+}
+
+func child(t *testing.T, mode, arg string) string {
+	t.Helper()
+	out, _ := childCommand(mode, arg).CombinedOutput()
+	return string(out)
+}
+
+func childMmap(file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	data, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(data, content(st.Size())) {
+		return errors.New("wrong bytes")
+	}
+	return nil
+}
+
+// childHoles asks where data and holes are: there are no holes.
+func childHoles(file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	if off, err := unix.Seek(int(f.Fd()), 1000, unix.SEEK_DATA); off != 1000 || err != nil {
+		return fmt.Errorf("SEEK_DATA: %d, %v", off, err)
+	}
+	if off, err := unix.Seek(int(f.Fd()), 1000, unix.SEEK_HOLE); off != size || err != nil {
+		return fmt.Errorf("SEEK_HOLE: %d, %v, want %d", off, err, size)
+	}
+	if _, err := unix.Seek(int(f.Fd()), size, unix.SEEK_DATA); err != syscall.ENXIO {
+		return fmt.Errorf("SEEK_DATA at the end: %v", err)
+	}
+	return nil
+}
+
+// childHandle opens a file by its handle, as the NFS server does, after the
+// kernel has forgotten its name.
+func childHandle(file string) error {
+	handle, _, err := unix.NameToHandleAt(unix.AT_FDCWD, file, 0)
+	if err != nil {
+		return fmt.Errorf("name_to_handle_at: %w", err)
+	}
+	dir, err := os.Open(filepath.Dir(file))
+	if err != nil {
+		return err
+	}
+	os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0)
+	fd, err := unix.OpenByHandleAt(int(dir.Fd()), handle, unix.O_RDONLY)
+	if errors.Is(err, unix.EPERM) {
+		return nil // for root only
+	}
+	if err != nil {
+		return fmt.Errorf("open_by_handle_at: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), file)
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	data, err := io.ReadAll(f)
+	if err == nil && !bytes.Equal(data, content(st.Size())) {
+		err = errors.New("wrong bytes")
+	}
+	return err
+}
+
+// childSeekdir reads a directory in small pieces, noting where each entry
+// begins, and then goes back to each of these places.
+func childSeekdir(dir string) error {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	type entry struct {
+		name string
+		off  int64 // of the next
+	}
+	next := func(size int) ([]entry, error) {
+		buf := make([]byte, size)
+		n, err := unix.Getdents(fd, buf)
+		var all []entry
+		for rest := buf[:max(n, 0)]; len(rest) > 0; {
+			length := int(rest[16]) | int(rest[17])<<8
+			var off int64
+			for i := range 8 {
+				off |= int64(rest[8+i]) << (8 * i)
+			}
+			name, _, _ := bytes.Cut(rest[19:length], []byte{0})
+			all = append(all, entry{string(name), off})
+			rest = rest[length:]
+		}
+		return all, err
+	}
+	var all []entry
+	for {
+		some, err := next(600)
+		if err != nil {
+			return err
+		}
+		if len(some) == 0 {
+			break
+		}
+		all = append(all, some...)
+	}
+	seen := make(map[string]bool)
+	for i := 0; i < len(all)-1; i += 7 {
+		if seen[all[i].name] {
+			return fmt.Errorf("%q is there twice", all[i].name)
+		}
+		seen[all[i].name] = true
+		if _, err := unix.Seek(fd, all[i].off, io.SeekStart); err != nil {
+			return err
+		}
+		some, err := next(600)
+		if err != nil {
+			return err
+		}
+		if len(some) == 0 || some[0].name != all[i+1].name {
+			return fmt.Errorf("at %d, after %q: %v, want %q", all[i].off, all[i].name, some, all[i+1].name)
+		}
+	}
+	return nil
+}
+
+// childServe mounts a backup until it is killed.
+func childServe(dir string) error {
+	b := newMemBackup()
+	s, err := Mount(b, dir, Options{})
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	return s.Wait(context.Background())
+}
