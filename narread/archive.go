@@ -1,0 +1,267 @@
+package narread
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/narvault/narvault/narread/nar"
+	"github.com/narvault/narvault/narread/narinfo"
+)
+
+// maxWhole is the largest NAR that is decoded into one block of the cache when
+// its container cannot be entered in the middle. Larger ones go to a file.
+const maxWhole = 8 << 20
+
+// Options say what a container holds. NarSize and NarHash are required: they
+// are what the content is verified against.
+type Options struct {
+	Name        string       // of the file, for errors
+	Compression string       // as the narinfo has it
+	NarSize     int64        // of the narinfo
+	NarHash     narinfo.Hash // of the narinfo
+
+	// Cache is where decoded blocks are kept; nil means a small one for this
+	// archive alone.
+	Cache *Cache
+	// SpoolDir is where temporary files go; "" means os.TempDir.
+	SpoolDir string
+	// Warn, if not nil, is told by Open what is wrong but can be read all the
+	// same: a Compression that lies, a seek table that is damaged.
+	Warn func(error)
+}
+
+// Archive is one NAR. Its methods may be called from any number of goroutines
+// at a time.
+//
+// Errors are a *DamageError when the container is damaged. All others come from
+// the medium or from making a temporary file, and trying again may help.
+type Archive struct {
+	file   file
+	o      Options
+	cache  *Cache
+	format format
+	random container // what can be entered anywhere, or nil
+	direct bool      // random verifies what it decodes
+
+	ready   lazy[blocks]
+	listing lazy[nar.Listing]
+	seq     sequence
+
+	closing atomic.Bool    // set first, so that long work gives up
+	ahead   sync.WaitGroup // blocks being read ahead
+	mu      sync.RWMutex   // held for reading by all that use src
+	closed  bool           // guarded by mu
+}
+
+// Open recognises the container of size bytes in src, and reads what it needs
+// to enter it: a few bytes, the seek table, or the headers of all frames. It
+// decodes nothing. Options.Compression that narread does not know, with content
+// that it does not recognise, is errors.ErrUnsupported.
+//
+// The Archive owns src once Open has succeeded.
+func Open(src Source, size int64, o Options) (*Archive, error) {
+	a := &Archive{file: file{src: src, size: size, name: o.Name}, o: o, cache: o.Cache}
+	if o.NarSize <= 0 || o.NarHash.IsZero() {
+		return nil, fmt.Errorf("open %s: NarSize and NarHash must be known", o.Name)
+	}
+	if a.cache == nil {
+		a.cache = NewCache(defaultCache)
+	}
+	if err := a.detect(); err != nil {
+		return nil, err
+	}
+	return a, a.enterable()
+}
+
+// detect sets the format.
+func (a *Archive) detect() error {
+	head := make([]byte, min(headLen, a.file.size))
+	if err := a.file.read(head, 0); err != nil {
+		return err
+	}
+	f, warn, err := choose(a.o.Compression, head)
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return fmt.Errorf("open %s: %w", a.file.name, err)
+	case err != nil:
+		return a.file.damage(-1, 0, err)
+	case warn != nil:
+		a.warn(fmt.Errorf("open %s: %w", a.file.name, warn))
+	}
+	a.format = f
+	return nil
+}
+
+func (a *Archive) warn(err error) {
+	if a.o.Warn != nil {
+		a.o.Warn(err)
+	}
+}
+
+// enterable sets random, if the container is of that kind.
+func (a *Archive) enterable() error {
+	switch a.format {
+	case formatNone:
+		if a.file.size != a.o.NarSize {
+			return a.file.damage(-1, a.file.size, fmt.Errorf("%d bytes, NarSize is %d", a.file.size, a.o.NarSize))
+		}
+		a.random = &plain{fixed: fixed{size: a.o.NarSize, width: blockSize}, f: &a.file}
+	case formatZstd:
+		// A frame that is read in pieces and does not stay in the cache would be
+		// decoded for every piece.
+		limit := max(min(maxFrame, a.cache.max/2), blockSize)
+		fs, err := openFrames(&a.file, &a.cache.dec, a.o.NarSize, limit, a.warn)
+		if err == errNoFrames {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		a.random, a.direct = fs, fs.checked
+	}
+	return nil
+}
+
+// blocks returns the verified blocks, making them at the first call.
+func (a *Archive) blocks() (*blocks, error) {
+	return a.ready.get(func() (*blocks, error) {
+		_, frames := a.random.(*frames)
+		switch {
+		case a.direct:
+			return &blocks{container: a.random}, nil
+		case (a.random == nil || frames) && a.o.NarSize <= min(maxWhole, a.cache.max/2):
+			w := &whole{fixed: fixed{size: a.o.NarSize, width: a.o.NarSize}, pass: a.boundedPass}
+			return &blocks{container: w}, nil
+		case a.random != nil:
+			return a.sum()
+		}
+		return a.spool()
+	})
+}
+
+// Size returns the size of the NAR.
+func (a *Archive) Size() int64 { return a.o.NarSize }
+
+// ReadAt reads bytes of the NAR, all of them verified. It implements
+// io.ReaderAt.
+func (a *Archive) ReadAt(p []byte, off int64) (int, error) {
+	if err := a.enter(); err != nil {
+		return 0, err
+	}
+	defer a.leave()
+	return a.readAt(p, off)
+}
+
+func (a *Archive) readAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("read %s: negative offset %d", a.file.name, off)
+	}
+	if off >= a.o.NarSize {
+		return 0, io.EOF
+	}
+	b, err := a.blocks()
+	if err != nil {
+		return 0, err
+	}
+	want := p[:min(int64(len(p)), a.o.NarSize-off)]
+	n := 0
+	for i := b.find(off); n < len(want); i++ {
+		c, err := a.copyBlock(b, i, want[n:], off+int64(n))
+		if err != nil {
+			return n, err
+		}
+		n += c
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// copyBlock copies from block i what it has of the NAR from off on.
+func (a *Archive) copyBlock(b *blocks, i int, p []byte, off int64) (int, error) {
+	if a.seq.next(i) {
+		a.readAhead(b, i+1)
+	}
+	e, err := a.cache.get(blockKey{a, i}, b.length(i), func(dst []byte) error { return b.read(i, dst) })
+	if err != nil {
+		return 0, err
+	}
+	defer a.cache.release(e)
+	return copy(p, e.buf.b[off-b.start(i):]), nil
+}
+
+// Listing returns the listing of the NAR, made at the first call. It must not
+// be changed. Asking for it may decode the whole container if that cannot be
+// entered in the middle.
+func (a *Archive) Listing() (*nar.Listing, error) {
+	if err := a.enter(); err != nil {
+		return nil, err
+	}
+	defer a.leave()
+	return a.listing.get(func() (*nar.Listing, error) {
+		r := &errorKeeper{a: a}
+		l, err := nar.ReadListing(r, a.o.NarSize)
+		switch {
+		case r.err != nil:
+			return nil, fmt.Errorf("list %s: %w", a.file.name, r.err)
+		case err != nil: // verified, and yet no NAR
+			return nil, a.file.damage(-1, -1, err)
+		}
+		return l, nil
+	})
+}
+
+// errorKeeper reads an archive and remembers its error, to tell it from one of
+// the format.
+type errorKeeper struct {
+	a   *Archive
+	err error
+}
+
+func (r *errorKeeper) ReadAt(p []byte, off int64) (int, error) {
+	n, err := r.a.readAt(p, off)
+	if err != nil && err != io.EOF {
+		r.err = err
+	}
+	return n, err
+}
+
+// Close ends all use of the archive. Reads under way are waited for, those that
+// decode a whole container give up early; a WriteTo ends once its writer has
+// taken the block at hand. Later calls return os.ErrClosed. The Source is
+// closed if it is an io.Closer, and its error returned.
+func (a *Archive) Close() error {
+	a.closing.Store(true)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return fmt.Errorf("close %s: %w", a.file.name, os.ErrClosed)
+	}
+	a.closed = true
+	a.ahead.Wait()
+	a.cache.forget(a)
+	var err error
+	if b := a.ready.val.Load(); b != nil && b.close != nil {
+		err = b.close()
+	}
+	if c, ok := a.file.src.(io.Closer); ok {
+		err = errors.Join(err, c.Close())
+	}
+	return err
+}
+
+// enter begins a use of src, which ends with leave.
+func (a *Archive) enter() error {
+	a.mu.RLock()
+	if a.closed || a.closing.Load() {
+		a.mu.RUnlock()
+		return fmt.Errorf("read %s: %w", a.file.name, os.ErrClosed)
+	}
+	return nil
+}
+
+func (a *Archive) leave() { a.mu.RUnlock() }

@@ -1,0 +1,87 @@
+package narread
+
+import (
+	"fmt"
+	"math/bits"
+	"runtime"
+	"sync"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// decoders are what decoding needs and archives share: the zstd decoder's
+// state, and buffers.
+type decoders struct {
+	buffers buffers
+	once    sync.Once
+	zstd    *zstd.Decoder
+	err     error
+}
+
+// frame decodes one zstd frame, which must give exactly len(dst) bytes. As many
+// run at a time as there are CPUs.
+func (d *decoders) frame(src, dst []byte) error {
+	d.once.Do(func() {
+		d.zstd, d.err = zstd.NewReader(nil,
+			zstd.WithDecoderConcurrency(runtime.GOMAXPROCS(0)),
+			zstd.WithDecoderMaxMemory(maxWindow), zstd.WithDecoderMaxWindow(maxWindow),
+			zstd.WithDecodeAllCapLimit(true))
+	})
+	if d.err != nil {
+		return d.err
+	}
+	var out []byte
+	err := guard(func() (err error) {
+		out, err = d.zstd.DecodeAll(src, dst[:0])
+		return err
+	})
+	switch {
+	case err != nil:
+		return err
+	case len(out) != len(dst) || len(out) > 0 && &out[0] != &dst[0]:
+		return fmt.Errorf("decodes to %d bytes, not to %d", len(out), len(dst))
+	}
+	return nil
+}
+
+// buffers recycles memory for blocks, in classes: powers of two from 4 KiB to
+// 256 KiB, then multiples of 256 KiB.
+type buffers struct {
+	pools [8 + maxFrame/blockSize + 8]sync.Pool
+}
+
+// buffer is lent by buffers. b has the length asked for.
+type buffer struct {
+	b     []byte
+	class int
+}
+
+// overAlloc is room behind a block that lets the zstd decoder copy in words.
+const overAlloc = 64
+
+// class returns the class of buffers for n bytes, and their size.
+func bufferClass(n int) (class, size int) {
+	if n <= blockSize {
+		c := max(bits.Len(uint(max(n, 1)-1)), 12)
+		return c - 12, 1 << c
+	}
+	c := (n + blockSize - 1) / blockSize
+	return 5 + c, c * blockSize
+}
+
+func (bs *buffers) get(n int) *buffer {
+	class, size := bufferClass(n)
+	if class < len(bs.pools) {
+		if b, ok := bs.pools[class].Get().(*buffer); ok {
+			b.b = b.b[:n]
+			return b
+		}
+	}
+	return &buffer{b: make([]byte, n, size+overAlloc), class: class}
+}
+
+func (bs *buffers) put(b *buffer) {
+	if b.class < len(bs.pools) {
+		bs.pools[b.class].Put(b)
+	}
+}

@@ -1,0 +1,24 @@
+// Package narread reads one NAR at any offset, out of the container that a
+// binary cache keeps it in, and vouches for every byte it gives.
+//
+// [Open] recognises the container by its first bytes (the narinfo's Compression
+// may lie) and picks one of three ways to it:
+//
+//   - Direct. zstd in frames that state their size and carry a checksum, such as
+//     narvault writes: a block is a frame; it is found in the seek table at the
+//     end, or by walking the frames' headers, and its checksum is verified
+//     whenever it is decoded.
+//   - Summed. No container at all, or zstd frames without checksums, such as
+//     Nix since 2.35 writes: at the first use one pass in order verifies the
+//     NarHash and keeps 64 bits of hash a block in memory, against which every
+//     later read of the block is compared.
+//   - Decoded. xz, bzip2, gzip, brotli, lz4, and zstd in one large frame cannot
+//     be entered in the middle: they are decoded once, in order, the NarHash is
+//     verified, and they are served from memory or from a temporary file.
+//
+// Decoded blocks are kept in a [Cache] that archives share. What is damaged is
+// a [DamageError]; every other error comes from the medium or the machine, may
+// pass, and is not remembered.
+//
+// Sub-packages know the formats: nar the archive, zseek the seek table.
+package narread

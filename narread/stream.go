@@ -1,0 +1,152 @@
+package narread
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+
+	"compress/bzip2"
+
+	"github.com/andybalholm/brotli"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
+	"github.com/ulikunitz/xz"
+)
+
+const (
+	streamBuffer = 64 << 10
+
+	// maxWindow is how much history a decoder may keep: what `zstd --long=27`
+	// and xz presets need, and what Nix's decoder allows for zstd.
+	maxWindow = 128 << 20
+)
+
+// stream decodes a container from its beginning to its end. It implements
+// container for callers that ask for its blocks in order and one at a time:
+// block i is the bytes from i*blockSize on.
+type stream struct {
+	fixed
+	in   *fileReader
+	buf  *bufio.Reader // between in and the decoder
+	dec  io.Reader     // nil before the first block
+	ends func() error  // what the format wants at its end, or nil
+	stop func()        // frees the decoder, or nil
+	f    format
+}
+
+func newStream(f *file, fm format, narSize int64) *stream {
+	return &stream{fixed: fixed{size: narSize, width: blockSize}, in: &fileReader{f: f}, f: fm}
+}
+
+// decode fills dst with the block that follows the one before. With the last
+// block it checks that the container ends there too.
+func (s *stream) decode(i int, dst []byte) error {
+	err := guard(func() error { return s.next(i, dst) })
+	switch {
+	case err == nil:
+		return nil
+	case s.in.err != nil: // the decoder may have hidden it
+		return s.in.err
+	}
+	return s.in.f.damage(-1, s.in.off, err)
+}
+
+func (s *stream) next(i int, dst []byte) error {
+	if s.dec == nil {
+		if err := s.open(); err != nil {
+			return unexpected(err)
+		}
+	}
+	switch _, err := io.ReadFull(s.dec, dst); err {
+	case nil:
+	case io.EOF, io.ErrUnexpectedEOF:
+		return s.ended()
+	default:
+		return err
+	}
+	if i+1 < s.count() {
+		return nil
+	}
+	return s.end()
+}
+
+// ended says why there is no more: the file is cut off, or whole and too short.
+func (s *stream) ended() error {
+	if s.ends != nil {
+		if err := s.ends(); err != nil {
+			return err
+		}
+	}
+	return errTooShort
+}
+
+// end checks that nothing follows the last block.
+func (s *stream) end() error {
+	var one [1]byte
+	switch n, err := io.ReadFull(s.dec, one[:]); {
+	case n > 0:
+		return errTooLong
+	case err != io.EOF:
+		return err
+	case s.in.off < s.in.f.size || s.buf.Buffered() > 0:
+		return errGarbage
+	}
+	if s.ends != nil {
+		return s.ends()
+	}
+	return nil
+}
+
+// open makes the decoder.
+func (s *stream) open() (err error) {
+	var in io.Reader = s.in
+	if s.f == formatXz {
+		w := newXzWalk()
+		in, s.ends = io.TeeReader(s.in, w), w.end
+	}
+	s.buf = bufio.NewReaderSize(in, streamBuffer)
+	switch s.f {
+	case formatZstd:
+		s.dec, err = s.openZstd()
+	case formatXz:
+		s.dec, err = xz.NewReader(s.buf)
+	case formatBzip2:
+		s.dec = bzip2.NewReader(s.buf)
+	case formatGzip:
+		s.dec, err = gzip.NewReader(s.buf)
+	case formatBr:
+		s.dec = brotli.NewReader(s.buf)
+	case formatLz4:
+		s.dec = lz4.NewReader(s.buf)
+	default:
+		err = fmt.Errorf("no decoder for %s", s.f)
+	}
+	return err
+}
+
+func (s *stream) openZstd() (io.Reader, error) {
+	// Concurrency 1 decodes on the caller's goroutine: nothing to leak, and a panic
+	// can be caught. MaxMemory bounds a frame that is one segment.
+	d, err := zstd.NewReader(s.buf, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(maxWindow))
+	if err != nil {
+		return nil, err
+	}
+	s.stop = d.Close
+	return d, nil
+}
+
+func (s *stream) close() {
+	if s.stop != nil {
+		s.stop()
+	}
+}
+
+// unexpected is for places where an end is an error.
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
