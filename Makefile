@@ -33,7 +33,7 @@ bench: ## the benchmarks
 
 .PHONY: install-deps
 install-deps: ## install what the tests and the demo need (Debian, as root)
-	.ci/install-deps nix fuse gcc
+	.ci/install-deps nix fuse gcc pack
 
 .PHONY: vendor-hash
 vendor-hash: ## print the vendorHash of nix/package.nix and write it there; after a change of modules or imports
