@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	pathpkg "path"
 	"strings"
 	"syscall"
 
@@ -213,16 +214,32 @@ func (w *walk) link(target string) error {
 	if w.links++; w.links > maxLinks {
 		return fmt.Errorf("%s: %w", w.node.Name(), syscall.ELOOP)
 	}
-	if rest, ok := strings.CutPrefix(target, w.backup.Cache.StoreDir()+"/"); ok {
-		w.drop()
-		w.rest = append(strings.Split(rest, "/"), w.rest...)
-		return nil
-	}
 	if strings.HasPrefix(target, "/") {
+		if inside, ok := belowStore(target, w.backup.Cache.StoreDir()); ok {
+			w.drop()
+			w.rest = append(inside, w.rest...)
+			return nil
+		}
 		return fmt.Errorf("%s links to %s, which is not in the store directory: %w", w.node.Name(), target, fs.ErrNotExist)
 	}
 	w.rest = append(strings.Split(target, "/"), w.rest...)
 	return w.up()
+}
+
+// belowStore returns the components of an absolute path from the store
+// directory on. On the way there "..", "." and double slashes are resolved by
+// their text: whatever the directories above the store directory are, they are
+// not in the backup.
+func belowStore(path, storeDir string) (components []string, ok bool) {
+	at := "/"
+	rest := strings.Split(path, "/")
+	for i, name := range rest {
+		if at == storeDir && name != "" && name != "." && name != ".." {
+			return rest[i:], true
+		}
+		at = pathpkg.Join(at, name)
+	}
+	return nil, at == storeDir
 }
 
 func (b *Backup) openNode(p storepath.Path) (*Node, error) {

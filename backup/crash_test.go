@@ -75,7 +75,7 @@ func testFaultAnywhere(t *testing.T, fault error, after func(*testing.T, *powerF
 		done := false
 		t.Run(fmt.Sprint("operation ", op), func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "backup")
-			if _, err := Run(t.Context(), dir, scene.store, request("first", scene.first)); err != nil {
+			if _, err := run(t.Context(), memory{}, dir, scene.store, request("first", scene.first)); err != nil {
 				t.Fatal(err)
 			}
 			fs := newPowerFS(t, op, fault, uint64(op))
@@ -110,7 +110,7 @@ func TestCrashWhileCreating(t *testing.T) {
 			return
 		}
 		fs.crash()
-		if _, err := Run(t.Context(), dir, scene.store, request("first", scene.first)); err != nil {
+		if _, err := run(t.Context(), memory{}, dir, scene.store, request("first", scene.first)); err != nil {
 			t.Fatalf("after a crash at operation %d: %v", op, err)
 		}
 		checkWhole(t, dir, "p/first")
@@ -125,7 +125,7 @@ func checkRecovery(t *testing.T, dir string, scene crashScene) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := Run(t.Context(), dir, scene.store, request("second", scene.second))
+	r, err := run(t.Context(), memory{}, dir, scene.store, request("second", scene.second))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,26 @@ import (
 	"github.com/narvault/narvault/backup/disk"
 )
 
+// memory is the real file system without the waiting for the disk: for what
+// tests do before and after the fault.
+type memory struct{ disk.OS }
+
+func (memory) SyncDir(string) error { return nil }
+
+func (memory) CreateTemp(dir string) (disk.File, error) {
+	f, err := disk.OS{}.CreateTemp(dir)
+	return unsynced{f}, err
+}
+
+func (memory) Append(name string) (disk.File, error) {
+	f, err := disk.OS{}.Append(name)
+	return unsynced{f}, err
+}
+
+type unsynced struct{ disk.File }
+
+func (unsynced) Sync() error { return nil }
+
 // errPower is what every operation returns once the power is gone.
 var errPower = errors.New("the power is gone")
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -66,10 +67,8 @@ func (c *lsCommand) run(cmd *cobra.Command, dir, path string) error {
 	default:
 		err = c.names(out, "directories", []string{"releases", "store"})
 	}
-	if err != nil {
-		return err
-	}
-	return out.Flush()
+	// What could be listed is, whatever became of the rest.
+	return errors.Join(err, out.Flush())
 }
 
 // names lists words, which are names of files in the mount.
