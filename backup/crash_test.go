@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -60,12 +59,7 @@ func TestKillAnywhere(t *testing.T) {
 // goes on and must leave no temporary file.
 func TestDiskFullAnywhere(t *testing.T) {
 	testFaultAnywhere(t, syscall.ENOSPC, func(t *testing.T, _ *powerFS, dir string) {
-		filepath.WalkDir(dir, func(name string, _ os.DirEntry, _ error) error {
-			if isTemp(filepath.Base(name)) {
-				t.Errorf("%s is left", name)
-			}
-			return nil
-		})
+		checkNoTemp(t, dir)
 	})
 }
 

@@ -47,8 +47,9 @@ func (r *exportRecord) nar() int64     { return r.start + 8 }
 func (r *exportRecord) trailer() int64 { return r.nar() + r.info.NarSize }
 
 // NewExport prepares the stream for paths, which are put into the order that
-// an import needs. Their references outside the list must be valid where the
-// stream is imported. A path that the cache lacks is fs.ErrNotExist.
+// an import needs. They must be closed: an import refuses a path whose
+// references it does not know, so a reference that is not among them is an
+// error. A path that the cache lacks is fs.ErrNotExist.
 func (b *Backup) NewExport(paths []storepath.Path) (*Export, error) {
 	infos := make(map[storepath.Path]*narinfo.NarInfo, len(paths))
 	for _, p := range paths {
@@ -57,6 +58,13 @@ func (b *Backup) NewExport(paths []storepath.Path) (*Export, error) {
 			return nil, fmt.Errorf("export %s: %w", p, err)
 		}
 		infos[p] = info
+	}
+	for p, info := range infos {
+		for _, ref := range info.References {
+			if infos[ref] == nil {
+				return nil, fmt.Errorf("export %s: it refers to %s, which is not in the closure", p, ref)
+			}
+		}
 	}
 	order, err := sortByReferences(paths, func(p storepath.Path) []storepath.Path { return infos[p].References })
 	if err != nil {
@@ -72,8 +80,9 @@ func (b *Backup) NewExport(paths []storepath.Path) (*Export, error) {
 	return e, nil
 }
 
-// Closure of store paths through the References of their narinfos, sorted. A
-// reference that the cache lacks is fs.ErrNotExist.
+// PathClosure returns store paths with all that they refer to, through the
+// References of their narinfos, sorted. A path that the cache lacks is
+// fs.ErrNotExist.
 func (b *Backup) PathClosure(roots []storepath.Path) ([]storepath.Path, error) {
 	seen := make(map[storepath.Path]bool)
 	todo := append([]storepath.Path(nil), roots...)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
 
 	"github.com/narvault/narvault/backup/nixstore"
 	"github.com/narvault/narvault/index/bincache"
@@ -269,16 +268,6 @@ func (p *plan) estimate(dir string) Estimate {
 	}
 	e.Total = Amount{Paths: p.unchanged.Paths + len(p.jobs), NarSize: p.narSize}
 	return e
-}
-
-// outcome is used by tests and messages to name jobs.
-func (p *plan) paths() []storepath.Path {
-	var paths []storepath.Path
-	for _, j := range p.jobs {
-		paths = append(paths, j.info.Path)
-	}
-	slices.Sort(paths)
-	return paths
 }
 
 // exists reports whether a path is there at all.

@@ -1,0 +1,279 @@
+package backup
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/nixstore"
+	"github.com/narvault/narvault/index/bincache"
+	"github.com/narvault/narvault/narread/storepath"
+)
+
+func mustRun(t *testing.T, dir string, store Store, req Request) *Result {
+	t.Helper()
+	r, err := run(t.Context(), memory{}, dir, store, req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// Store paths are stored once, and so are equal contents.
+func TestDeduplication(t *testing.T) {
+	store := newFakeStore(t)
+	a := store.add("a", "content")
+	b := store.add("b", "content", a)
+	c := store.add("c", "content", b)
+	d := store.add("d", "other", c)
+	dir := filepath.Join(t.TempDir(), "backup")
+	first := mustRun(t, dir, store, request("one", a))
+	if first.Write.Paths != 1 || first.Unchanged.Paths != 0 {
+		t.Errorf("first run: %+v", first.Estimate)
+	}
+	second := mustRun(t, dir, store, request("two", d))
+	if second.Write.Paths != 1 || second.Shared.Paths != 2 || second.Unchanged.Paths != 1 || second.Total.Paths != 4 {
+		t.Errorf("second run: %+v", second.Estimate)
+	}
+	third := mustRun(t, dir, store, request("two", d))
+	if third.Write.Paths != 0 || third.Unchanged.Paths != 4 || third.FileSize != 0 {
+		t.Errorf("third run: %+v", third)
+	}
+	files, err := os.ReadDir(filepath.Join(dir, cacheDir, narDir))
+	if err != nil || len(files) != 2 {
+		t.Errorf("NAR files: %v, %v", files, err)
+	}
+	checkWhole(t, dir, "p/one", "p/two")
+}
+
+// Twins in one run: the second waits for the first.
+func TestDeduplicationInOneRun(t *testing.T) {
+	store := newFakeStore(t)
+	var twins []storepath.Path
+	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
+		twins = append(twins, store.add(name, strings.Repeat("x", 1<<20)))
+	}
+	top := store.add("top", "top", twins...)
+	dir := filepath.Join(t.TempDir(), "backup")
+	if r := mustRun(t, dir, store, request("r", top)); r.Write.Paths != 2 || r.Shared.Paths != 5 {
+		t.Errorf("got %+v", r.Estimate)
+	}
+	checkWhole(t, dir, "p/r")
+}
+
+// The archived content of a store path stays, whatever the store says later.
+func TestConflict(t *testing.T) {
+	store := newFakeStore(t)
+	p := store.add("p.txt", "one")
+	dir := filepath.Join(t.TempDir(), "backup")
+	mustRun(t, dir, store, request("r", p))
+	before := store.infos[p]
+	if err := os.WriteFile(store.RealPath(p), []byte("two"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	store.register(p, nil)
+	r := mustRun(t, dir, store, request("r", p))
+	want := Conflict{Path: p, Archived: before.NarHash, Local: store.infos[p].NarHash}
+	if len(r.Conflicts) != 1 || r.Conflicts[0] != want || !r.Partial() {
+		t.Errorf("got %+v, want %+v", r.Conflicts, want)
+	}
+	b, err := Open(dir, bincache.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if info, err := b.Cache.Lookup(p); err != nil || info.NarHash != before.NarHash {
+		t.Errorf("archived now: %+v, %v", info, err)
+	}
+}
+
+// What changed in the store after Nix registered it is not archived.
+func TestChangedInStore(t *testing.T) {
+	store := newFakeStore(t)
+	good := store.add("good.txt", "good")
+	p := store.add("p.txt", "one", good)
+	if err := os.WriteFile(store.RealPath(p), []byte("two"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "backup")
+	_, err := run(t.Context(), memory{}, dir, store, request("r", p))
+	var changed *ChangedError
+	if !errors.As(err, &changed) || changed.Path != store.RealPath(p) || changed.Recorded != store.infos[p].NarHash {
+		t.Errorf("got %v", err)
+	}
+	if exists(filepath.Join(dir, releasesDir, "p")) {
+		t.Error("the release was recorded")
+	}
+	checkWhole(t, dir)
+}
+
+// A path that is deleted while it is read is an error that names it.
+func TestDeletedWhileRead(t *testing.T) {
+	store := newFakeStore(t)
+	p := store.add("p", "one")
+	if err := os.RemoveAll(store.RealPath(p)); err != nil {
+		t.Fatal(err)
+	}
+	_, err := run(t.Context(), memory{}, filepath.Join(t.TempDir(), "backup"), store, request("r", p))
+	if !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), string(p)) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Unknown paths are named before anything is written.
+func TestInvalidPath(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "backup")
+	_, err := run(t.Context(), memory{}, dir, newFakeStore(t), request("r", sp("absent")))
+	var invalid *nixstore.InvalidPathsError
+	if !errors.As(err, &invalid) || exists(dir) {
+		t.Errorf("got %v; written: %v", err, exists(dir))
+	}
+}
+
+func TestInterrupted(t *testing.T) {
+	store := newFakeStore(t)
+	var paths []storepath.Path
+	for _, name := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
+		paths = append(paths, store.add(name, strings.Repeat(name, 1<<20)))
+	}
+	top := store.add("top", "top", paths...)
+	dir := filepath.Join(t.TempDir(), "backup")
+	ctx, cancel := context.WithCancel(t.Context())
+	req := request("r", top)
+	req.Progress.Archived = func(storepath.Path, int64) { cancel() }
+	if _, err := run(ctx, memory{}, dir, store, req); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	checkWhole(t, dir)
+	checkNoTemp(t, dir)
+	if r := mustRun(t, dir, store, request("r", top)); r.Unchanged.Paths == 0 {
+		t.Errorf("nothing was kept: %+v", r.Estimate)
+	}
+}
+
+func TestLocked(t *testing.T) {
+	store := newFakeStore(t)
+	p := store.add("p", "x")
+	dir := filepath.Join(t.TempDir(), "backup")
+	mustRun(t, dir, store, request("r", p))
+	held, err := lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = run(t.Context(), memory{}, dir, store, request("r", p))
+	var locked *LockedError
+	if !errors.As(err, &locked) || !strings.Contains(locked.Holder, "process ") {
+		t.Errorf("got %v", err)
+	}
+	held.Close()
+	mustRun(t, dir, store, request("r", p))
+}
+
+// Fields of a newer narvault survive, and the description too.
+func TestReleaseRecord(t *testing.T) {
+	store := newFakeStore(t)
+	a, b := store.add("a", "a"), store.add("b", "b")
+	dir := filepath.Join(t.TempDir(), "backup")
+	req := request("r", a)
+	req.Description = "the first"
+	mustRun(t, dir, store, req)
+	name := filepath.Join(dir, releasesDir, "p", "r", releaseFile)
+	var record map[string]any
+	readJSON(t, name, &record)
+	record["future"] = map[string]any{"x": 1.0}
+	text, err := json.Marshal(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := (disk.WriteFile(memory{}, name, text)); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, dir, store, request("r", b))
+	record = nil
+	readJSON(t, name, &record)
+	if record["description"] != "the first" || record["future"] == nil || record["paths"] != 1.0 {
+		t.Errorf("got %v", record)
+	}
+	// An unchanged release is not written again: previous/ would lose its worth.
+	before, err := os.Stat(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, dir, store, request("r", b))
+	if after, err := os.Stat(name); err != nil || !os.SameFile(before, after) {
+		t.Errorf("the record was written again (%v)", err)
+	}
+}
+
+func readJSON(t *testing.T, name string, v any) {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, v); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A damaged narinfo or a missing NAR file is mended by the next backup.
+func TestHeal(t *testing.T) {
+	for name, damage := range map[string]func(cache string) error{
+		"narinfo": func(cache string) error {
+			files, _ := filepath.Glob(cache + "/*.narinfo")
+			return os.Truncate(files[0], 20)
+		},
+		"NAR": func(cache string) error {
+			files, _ := filepath.Glob(cache + "/nar/*")
+			return os.Remove(files[0])
+		},
+		"short NAR": func(cache string) error {
+			files, _ := filepath.Glob(cache + "/nar/*")
+			return os.Truncate(files[0], 20)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, store, top := backedUp(t, "zstd")
+			if err := damage(filepath.Join(dir, cacheDir)); err != nil {
+				t.Fatal(err)
+			}
+			r := mustRun(t, dir, store, request("r", top))
+			if len(r.Healed) != 1 {
+				t.Errorf("healed: %v", r.Healed)
+			}
+			checkWhole(t, dir, "p/r")
+		})
+	}
+}
+
+func TestCompressionSettings(t *testing.T) {
+	store := newFakeStore(t)
+	a, b := store.add("a", "a"), store.add("b", "b")
+	dir := filepath.Join(t.TempDir(), "backup")
+	req := request("a", a)
+	req.Compression = "none"
+	mustRun(t, dir, store, req)
+	mustRun(t, dir, store, request("b", b)) // as the backup was made
+	if files, _ := filepath.Glob(dir + "/cache/nar/*.nar"); len(files) != 2 {
+		t.Errorf("NAR files: %v", files)
+	}
+	checkWhole(t, dir, "p/a", "p/b")
+}
+
+func checkNoTemp(t *testing.T, dir string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(name string, _ os.DirEntry, err error) error {
+		if isTemp(filepath.Base(name)) {
+			t.Errorf("%s is left", name)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
