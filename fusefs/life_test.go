@@ -150,6 +150,32 @@ func TestDetachCutsOff(t *testing.T) {
 	}
 }
 
+func TestSecondDetachCutsOffNow(t *testing.T) {
+	s, _, done := waiting(t, Options{Linger: time.Hour})
+	user(t, inDirectory, s.Mountpoint())
+	must(t, s.Detach())
+	must(t, s.Detach())
+	if err := within(t, "Wait", 5*time.Second, done); !errors.Is(err, ErrCutOff) {
+		t.Errorf("Wait: %v, want ErrCutOff", err)
+	}
+}
+
+func TestActiveReadersAreNotCutOff(t *testing.T) {
+	s, stop, done := waiting(t, Options{Linger: 300 * time.Millisecond})
+	// Reads with O_DIRECT, so that each is a request.
+	end := user(t, `exec 3< "$1"; echo ready
+		dd iflag=direct bs=256k status=none <&3 | while dd bs=256k count=1 iflag=fullblock of=/dev/null 2>&1 | grep -q 262144; do sleep 0.1; done; echo done; read x || true`,
+		s.Mountpoint()+"/store/"+string(samplePath)+"/big")
+	stop()
+	must(t, s.Detach())
+	start := time.Now()
+	within(t, "Wait", 20*time.Second, done)
+	if d := time.Since(start); d < 900*time.Millisecond {
+		t.Errorf("a reader that takes more than a second is cut off after %v", d)
+	}
+	end()
+}
+
 func TestPrivateCopyDoesNotHang(t *testing.T) {
 	testenv.Need(t, "root", "unshare")
 	for _, how := range []string{"cancel", "umount"} {
@@ -192,9 +218,6 @@ func TestMountRefuses(t *testing.T) {
 		{"above a future index", sub("h"), filepath.Join(dir, "h/index"), "overlaps"},
 	} {
 		s, err := Mount(b, c.mountpoint, Options{Avoid: []string{c.avoid}})
-		if c.avoid == "" {
-			s, err = Mount(b, c.mountpoint, Options{})
-		}
 		if err == nil {
 			s.Detach()
 		}
@@ -277,12 +300,17 @@ func TestStaleMountIsHealed(t *testing.T) {
 func TestAbortedConnection(t *testing.T) {
 	testenv.Need(t, "root")
 	s, _, done := waiting(t, Options{})
-	if _, err := os.Stat("/sys/fs/fuse/connections/" + s.mount.connection()); err != nil {
-		t.Skip("the FUSE control file system is not mounted")
+	const control = "/sys/fs/fuse/connections"
+	if _, err := os.Stat(filepath.Join(control, s.mount.connection())); err != nil {
+		must(t, syscall.Mount("none", control, "fusectl", 0, ""))
+		t.Cleanup(func() { syscall.Unmount(control, syscall.MNT_DETACH) })
 	}
 	s.abort()
 	if err := within(t, "Wait", 5*time.Second, done); err != nil {
 		t.Errorf("Wait: %v", err)
+	}
+	if _, err := mountAt(s.Mountpoint()); err != errNotMounted {
+		t.Error("a dead mount is left")
 	}
 }
 

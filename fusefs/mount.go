@@ -43,8 +43,9 @@ type Options struct {
 	MaxListingBytes int64
 	// MaxStreams bounds how many streams of exports/ are kept open, 8 by default.
 	MaxStreams int
-	// Linger is how long Wait stays after the mount was taken away while
-	// somebody has a copy of it or a file of it open, 5 s by default.
+	// Linger is how long nobody must have asked for anything before Wait gives
+	// up on who has a file of the mount open, or a copy of the mount, after it
+	// was taken away: 5 s by default.
 	Linger time.Duration
 }
 
@@ -90,7 +91,7 @@ func Mount(b Backup, mountpoint string, o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mount on %s: %s", mountpoint, strings.TrimSpace(err.Error()))
 	}
-	s := &Server{fs: f, dir: dir, o: o, ended: make(chan struct{})}
+	s := &Server{fs: f, dir: dir, o: o, ended: make(chan struct{}), cut: make(chan struct{})}
 	go func() {
 		fs.Serve()
 		f.close()
@@ -211,6 +212,9 @@ func clearDead(dir string, logf func(string, ...any)) error {
 
 // overlap returns an error if one of two directories is, or is in, the other.
 func overlap(dir, avoid string) error {
+	if avoid == "" {
+		return nil
+	}
 	avoid, err := filepath.Abs(avoid)
 	if err != nil {
 		return err

@@ -82,6 +82,14 @@ func (c *counters) add(op int, n node) {
 	}
 }
 
+// total returns the number of all requests.
+func (c *counters) total() (n int64) {
+	for op := range c {
+		n += c[op][0].Load() + c[op][1].Load()
+	}
+	return n
+}
+
 // Requests says how often the kernel asked. What it finds in its caches does
 // not appear.
 type Requests struct {

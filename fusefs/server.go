@@ -22,16 +22,18 @@ type Server struct {
 	mount *mountEntry
 	ended chan struct{} // closed when the kernel has closed the connection
 
+	cut chan struct{} // closed by a second Detach
+
 	mu       sync.Mutex
 	detached bool // guarded by mu
+	isCut    bool // guarded by mu: cut is closed
 }
 
 var (
 	// ErrBusy is returned by Unmount while somebody uses files of the mount.
 	ErrBusy = errors.New("the mount is in use")
 	// ErrCutOff is returned by Wait when the mount was detached while in use
-	// and its users were not done within Options.Linger. When the process ends,
-	// their files fail.
+	// and somebody still had a part of it then. From now on their files fail.
 	ErrCutOff = errors.New("the mount was still in use when it ended")
 )
 
@@ -55,14 +57,19 @@ func (s *Server) Unmount() error {
 }
 
 // Detach takes the mount out of the file system at once. Who has files of it
-// open goes on reading until Wait returns.
+// open can go on reading until Wait returns. A second call makes Wait return now.
 func (s *Server) Detach() error {
-	if !s.mounted() {
+	s.mu.Lock()
+	again := s.detached
+	s.detached = again || s.mounted()
+	if again && !s.isCut {
+		s.isCut = true
+		close(s.cut)
+	}
+	s.mu.Unlock()
+	if again || !s.mounted() {
 		return nil
 	}
-	s.mu.Lock()
-	s.detached = true
-	s.mu.Unlock()
 	return s.detach()
 }
 
@@ -75,15 +82,18 @@ const retry = 250 * time.Millisecond
 // is cancelled, because it unmounts by itself. While the mount is in use then,
 // it goes on serving and trying, so a second signal should call Detach.
 //
-// Wait does not wait for the connection without bound. Nix commands keep
-// private copies of all mounts, which hold it as long as they run: it is left to
-// them for Options.Linger, no longer, and then aborted. That is no error, unless
-// the mount was detached while in use: ErrCutOff.
+// After that, Wait does not wait for the end of the connection. Nix commands
+// keep private copies of all mounts, which hold it as long as they run. It is
+// aborted as soon as nothing was asked of it for Options.Linger. That is no
+// error, unless the mount was detached while in use: ErrCutOff.
 func (s *Server) Wait(ctx context.Context) error {
 	gone, stop := s.watch()
 	defer stop()
 	select {
 	case <-s.ended:
+		if s.mounted() {
+			return s.detach() // aborted: a dead mount is left
+		}
 		return nil
 	case <-gone:
 	case <-ctx.Done():
@@ -114,12 +124,18 @@ func (s *Server) keepUnmounting(gone <-chan struct{}) {
 	}
 }
 
-// linger waits for the end of the connection after the mount is gone.
+// linger serves after the mount is gone, until the connection ends or nobody
+// uses it.
 func (s *Server) linger() error {
-	select {
-	case <-s.ended:
-		return nil
-	case <-time.After(s.o.Linger):
+	for asked := int64(-1); asked != s.fs.count.total(); {
+		asked = s.fs.count.total()
+		select {
+		case <-s.ended:
+			return nil
+		case <-s.cut:
+			asked = s.fs.count.total() // enough
+		case <-time.After(s.o.Linger):
+		}
 	}
 	s.mu.Lock()
 	detached := s.detached
