@@ -1,0 +1,75 @@
+package narread
+
+import (
+	"bytes"
+	"io"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// FuzzZstd opens arbitrary bytes as zstd. Nothing may panic, and what can be
+// read must be what a decoder that reads in order gives.
+func FuzzZstd(f *testing.F) {
+	n := makeNAR(f, 300)
+	for _, file := range [][]byte{
+		packOwn(f, n), dropTable(packOwn(f, n)), smallTable.pack(f, makeNAR(f, 3000)), skippable,
+		append(dropTable(packOwn(f, n[:100])), packOwn(f, n[100:])...),
+		[]byte("\x28\xb5\x2f\xfd\x20\x05\x29\x00\x00hello"),
+	} {
+		f.Add(file, int64(len(n)))
+	}
+	f.Fuzz(func(t *testing.T, file []byte, narSize int64) {
+		o := Options{Name: "x.nar", Compression: "zstd", NarSize: narSize, SpoolDir: t.TempDir()}
+		o.NarHash[0] = 1 // wrong: what is served was verified by a frame's checksum
+		a, err := Open(bytes.NewReader(file), int64(len(file)), o)
+		if err != nil {
+			return
+		}
+		defer a.Close()
+		if _, err := a.WriteTo(io.Discard); err == nil {
+			t.Error("WriteTo accepts a wrong NarHash")
+		}
+		a.Listing()
+		if narSize > 1<<20 {
+			return
+		}
+		got, err := readAll(a, 777)
+		if err != nil {
+			return
+		}
+		d, _ := zstd.NewReader(nil)
+		defer d.Close()
+		if want, err := d.DecodeAll(file, nil); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("read %d bytes, a decoder gives %d, %v", len(got), len(want), err)
+		}
+	})
+}
+
+// FuzzXzWalk holds the walk against the decoder: what the decoder takes to its
+// end, the walk takes too, unless it is for a dictionary that is too large.
+func FuzzXzWalk(f *testing.F) {
+	for _, p := range []packer{program("xz", "xz", "-0"), program("xz", "xz", "-0", "--block-size=100"), program("xz", "xz", "--check=none")} {
+		f.Add(p.pack(f, makeNAR(f, 300)))
+	}
+	f.Fuzz(func(t *testing.T, file []byte) {
+		w := newXzWalk()
+		_, err := w.Write(file)
+		if err == nil {
+			err = w.end()
+		}
+		bytewise := newXzWalk()
+		var berr error
+		for i := range file {
+			if _, berr = bytewise.Write(file[i : i+1]); berr != nil {
+				break
+			}
+		}
+		if berr == nil {
+			berr = bytewise.end()
+		}
+		if (err == nil) != (berr == nil) {
+			t.Errorf("at once: %v, byte by byte: %v", err, berr)
+		}
+	})
+}
