@@ -43,7 +43,6 @@ var homes = map[string]string{
 	"github.com/klauspost/":       "narread",
 	"github.com/andybalholm/":     "narread",
 	"github.com/pierrec/lz4":      "narread",
-	"github.com/nix-community/":   "narread",
 	"github.com/spf13/":           "cmd",
 	"github.com/vbauerster/mpb":   "cmd",
 	"github.com/schollz/":         "cmd",
