@@ -178,14 +178,27 @@ func (b *memBackup) pack(t testing.TB, p storepath.Path, headers ...nar.Header) 
 	b.do(func() { b.nars[p] = buf.Bytes() })
 }
 
-// content is what pack writes into a file: text in which every place is known.
+// content is what pack writes into a file: text in which every place of the
+// first 4 MiB is known, and then again.
 func content(size int64) []byte {
-	var buf bytes.Buffer
-	for int64(buf.Len()) < size {
-		fmt.Fprintf(&buf, "%15d\n", buf.Len())
+	block := knownText()
+	out := make([]byte, 0, size)
+	for int64(len(out)) < size {
+		out = append(out, block[:min(int64(len(block)), size-int64(len(out)))]...)
 	}
-	return buf.Bytes()[:size]
+	return out
 }
+
+var knownText = sync.OnceValue(func() []byte {
+	out := make([]byte, 4<<20)
+	for i := range out {
+		out[i] = "0123456789abcdef"[i>>(4*(5-i%6))&15]
+		if i%64 == 63 {
+			out[i] = '\n'
+		}
+	}
+	return out
+})
 
 // The store paths of the sample.
 var (

@@ -2,13 +2,9 @@ package fusefs
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
@@ -245,104 +241,6 @@ func TestLinksAreRewritten(t *testing.T) {
 	}
 }
 
-func TestReadDirResumesAnywhere(t *testing.T) {
-	b, _ := sample(t)
-	f := testFS(t, b, Options{})
-	for _, dir := range []string{"store/" + string(manyPath), "store", "releases/demo", "exports"} {
-		n, _ := f.walk(t, dir)
-		want, _ := f.testList(t, n, 1<<20, false)
-		if dir == "store/"+string(manyPath) && (len(want) != manyEntries+2 || want[manyEntries+1] != manyName(manyEntries-1)) {
-			t.Errorf("%d entries", len(want))
-		}
-		for _, size := range []int{288, 1000, 4096} {
-			for _, plus := range []bool{false, true} {
-				if plus && size < 500 {
-					continue
-				}
-				if got, _ := f.testList(t, n, size, plus); strings.Join(got, "/") != strings.Join(want, "/") {
-					t.Errorf("%s with buffers of %d bytes: %d entries, want %d", dir, size, len(got), len(want))
-				}
-			}
-		}
-	}
-}
-
-func TestReadDirOffsets(t *testing.T) {
-	b, _ := sample(t)
-	f := testFS(t, b, Options{})
-	n, _ := f.walk(t, "store/"+string(manyPath))
-	for _, off := range []uint64{3002, 3003, 1 << 31, 1 << 63, 1<<64 - 1} {
-		list := fuse.NewDirEntryList(make([]byte, 4096), off)
-		in := &fuse.ReadIn{InHeader: fuse.InHeader{NodeId: uint64(n)}, Offset: off}
-		if status := f.ReadDir(nil, in, list); !status.Ok() || len(list.Bytes()) != 0 {
-			t.Errorf("offset %d: %d bytes, %v", off, len(list.Bytes()), status)
-		}
-	}
-}
-
-func TestDotAndDotDot(t *testing.T) {
-	b, _ := sample(t)
-	f := testFS(t, b, Options{})
-	for dir, want := range map[string]string{
-		"store":    "",
-		"releases": "", "releases/demo": "releases", "releases/demo/demo-1.0": "releases/demo",
-		"exports": "", "exports/store": "exports", "exports/releases": "exports", "exports/releases/demo": "exports/releases",
-		"store/" + string(samplePath):                      "store",
-		"store/" + string(samplePath) + "/lib":             "store/" + string(samplePath),
-		"store/" + string(samplePath) + "/lib/a/b":         "store/" + string(samplePath) + "/lib/a",
-		"releases/demo/demo-1.0/" + string(samplePath):     "releases/demo/demo-1.0",
-		"exports/store/" + string(samplePath) + ".closure": "exports/store",
-		"exports/releases/demo/demo-1.0.closure":           "exports/releases/demo",
-	} {
-		n, _ := f.walk(t, dir)
-		up := nodeRoot
-		if want != "" {
-			up, _ = f.walk(t, want)
-		}
-		self, status := f.testLookup(n, ".")
-		if node(self.NodeId) != n || !status.Ok() {
-			t.Errorf(`%s: "." is node %#x, %v`, dir, self.NodeId, status)
-		}
-		parent, status := f.testLookup(n, "..")
-		if node(parent.NodeId) != up || !status.Ok() {
-			t.Errorf(`%s: ".." is node %#x (%v), want %#x`, dir, parent.NodeId, status, up)
-		}
-	}
-	if out, status := f.testLookup(nodeRoot, ".."); node(out.NodeId) != nodeRoot || !status.Ok() {
-		t.Errorf(`root: ".." is node %d, %v`, out.NodeId, status)
-	}
-}
-
-func TestAbsentNames(t *testing.T) {
-	b, _ := sample(t)
-	f := testFS(t, b, Options{Logf: func(format string, args ...any) { t.Errorf("logged: "+format, args...) }})
-	for _, c := range []struct{ dir, name string }{
-		{"store", "x"},
-		{"store", string(path(99, "absent"))},
-		{"store", string(samplePath) + ".closure"},
-		{"store/" + string(samplePath), "x"},
-		{"store/" + string(samplePath) + "/bin", "Hello"},
-		{"releases", "x"},
-		{"releases/demo", "x"},
-		{"releases/demo/demo-1.0", string(manyPath)},
-		{"exports", "x"},
-		{"exports/store", string(samplePath)},
-		{"exports/store", "x.closure"},
-		{"exports/releases/demo", "demo-1.0"},
-		{"exports/releases/demo", ".closure"},
-	} {
-		n, _ := f.walk(t, c.dir)
-		out, status := f.testLookup(n, c.name)
-		if !status.Ok() || out.NodeId != 0 || out.EntryTimeout() != keep(n) {
-			t.Errorf("%s/%s: node %#x, kept for %v, %v", c.dir, c.name, out.NodeId, out.EntryTimeout(), status)
-		}
-	}
-	n, _ := f.walk(t, "store/"+string(samplePath))
-	if _, status := f.testLookup(n, strings.Repeat("n", 256)); status != fuse.Status(syscall.ENAMETOOLONG) {
-		t.Errorf("a name of 256 bytes: %v", status)
-	}
-}
-
 func TestUnknownNodes(t *testing.T) {
 	b, _ := sample(t)
 	f := testFS(t, b, Options{})
@@ -429,113 +327,12 @@ func TestReadAnywhere(t *testing.T) {
 	}
 }
 
-func TestDamage(t *testing.T) {
-	var mu sync.Mutex
-	var lines []string
-	b, _ := sample(t)
-	f := testFS(t, b, Options{Logf: func(format string, args ...any) {
-		mu.Lock()
-		defer mu.Unlock()
-		lines = append(lines, fmt.Sprintf(format, args...))
-	}})
-	n, _ := f.walk(t, "store/"+string(samplePath)+"/big")
-	b.do(func() { b.fault = failing(samplePath, 1<<20, 1<<20+1) })
-	for range 3 {
-		if _, status := f.testRead(n, 1<<20-4096, 8192); status != fuse.EIO {
-			t.Errorf("read of a damaged block: %v", status)
-		}
-	}
-	if got, status := f.testRead(n, 2<<20, 4096); !status.Ok() || !bytes.Equal(got, content(3 << 20)[2<<20:2<<20+4096]) {
-		t.Errorf("read of a good block: %v", status)
-	}
-	b.do(func() { b.fault = nil })
-	if got, status := f.testRead(n, 1<<20, 4096); !status.Ok() || len(got) != 4096 {
-		t.Errorf("read after the damage is gone: %v", status)
-	}
-	if len(lines) != 1 || !strings.Contains(lines[0], "store/"+string(samplePath)+"/big") || !strings.Contains(lines[0], "block 1048576") {
-		t.Errorf("logged: %q", lines)
-	}
-}
-
-func TestLostNARIsNotAbsence(t *testing.T) {
-	b, _ := sample(t)
-	logged := 0
-	f := testFS(t, b, Options{Logf: func(string, ...any) { logged++ }})
-	store, _ := f.walk(t, "store")
-	for _, err := range []error{errors.New("no route"), fmt.Errorf("open nar: %w", fs.ErrNotExist)} {
-		b.do(func() { b.openErr = err })
-		if _, status := f.testLookup(store, string(samplePath)); status != fuse.EIO {
-			t.Errorf("%v: %v", err, status)
-		}
-	}
-	b.do(func() { b.openErr = nil })
-	f.walk(t, "store/"+string(samplePath))
-	if logged != 2 {
-		t.Errorf("%d log lines", logged)
-	}
-	if n := b.opens[samplePath]; n != 3 {
-		t.Errorf("opened %d times", n)
-	}
-}
-
-func TestRemovedPathIsAbsent(t *testing.T) {
-	b, _ := sample(t)
-	f := testFS(t, b, Options{Logf: func(format string, args ...any) { t.Errorf("logged: "+format, args...) }})
-	store, _ := f.walk(t, "store")
-	b.do(func() { delete(b.nars, manyPath) }) // within maxAge: the list still has it
-	if out, status := f.testLookup(store, string(manyPath)); !status.Ok() || out.NodeId != 0 {
-		t.Errorf("node %#x, %v", out.NodeId, status)
-	}
-}
-
 func TestTooManyEntries(t *testing.T) {
 	if err := fits(maxEntry + 1); err != nil {
 		t.Error(err)
 	}
 	if err := fits(maxEntry + 2); errno(err) != fuse.Status(syscall.EFBIG) {
 		t.Errorf("one entry too many: %v", err)
-	}
-}
-
-func TestStreams(t *testing.T) {
-	b, _ := sample(t)
-	f := testFS(t, b, Options{MaxStreams: 1})
-	for name, paths := range map[string][]storepath.Path{
-		"exports/store/" + string(filePath) + ".closure": {filePath},
-		"exports/releases/demo/demo-1.0.closure":         b.releases[sampleRelease],
-	} {
-		want := exportText(paths)
-		n, a := f.walk(t, name)
-		if a.Mode != syscall.S_IFREG|0444 || a.Size != uint64(len(want)) {
-			t.Errorf("%s: mode %o, size %d, want %d", name, a.Mode, a.Size, len(want))
-		}
-		if got, status := f.testRead(n, 100, len(want)); !status.Ok() || string(got) != want[100:] {
-			t.Errorf("%s: %d bytes, %v", name, len(got), status)
-		}
-	}
-	if n, _ := f.streams.size(); n != 1 {
-		t.Errorf("%d streams are open", n)
-	}
-}
-
-func TestStreamOfChangedRelease(t *testing.T) {
-	b, _ := sample(t)
-	f := testFS(t, b, Options{})
-	const name = "exports/releases/demo/demo-1.0.closure"
-	old, _ := f.walk(t, name)
-	b.do(func() { b.releases[sampleRelease] = []storepath.Path{filePath} })
-	f.cat.closure(1, sampleRelease).expire()
-	cur, a := f.walk(t, name)
-	want := exportText([]storepath.Path{filePath})
-	if cur == old || a.Size != uint64(len(want)) {
-		t.Errorf("node %#x as before, size %d", cur, a.Size)
-	}
-	if got, status := f.testRead(old, 0, 10); !status.Ok() || string(got) != exportText([]storepath.Path{samplePath, filePath, linkPath})[:10] {
-		t.Errorf("who reads the old stream gets %q, %v", got, status)
-	}
-	f.streams.close()
-	if _, status := f.testRead(old, 0, 10); status != fuse.Status(syscall.ESTALE) {
-		t.Errorf("the old stream cannot be made again, but: %v", status)
 	}
 }
 
