@@ -75,7 +75,8 @@ func (c *mountCommand) logf(format string, args ...any) {
 }
 
 // wait serves until the mount ends. The first signal, which ends ctx, unmounts
-// as soon as nobody uses the mount; a second one detaches it at once.
+// as soon as nobody uses the mount; a second one detaches it at once, a third
+// one cuts off who still uses it.
 func wait(ctx context.Context, server *fusefs.Server) error {
 	again := make(chan os.Signal, 2)
 	context.AfterFunc(ctx, func() { signal.Notify(again, os.Interrupt, syscall.SIGTERM) })
@@ -83,10 +84,13 @@ func wait(ctx context.Context, server *fusefs.Server) error {
 	ended := make(chan struct{})
 	defer close(ended)
 	go func() {
-		select {
-		case <-again:
-			server.Detach() // Wait says how it ended
-		case <-ended:
+		for {
+			select {
+			case <-again:
+				server.Detach() // Wait says how it ended
+			case <-ended:
+				return
+			}
 		}
 	}()
 	return server.Wait(ctx)
