@@ -28,8 +28,9 @@ acceptance: ## the tests with a large corpus
 	CGO_ENABLED=0 go test -count=1 -timeout=60m -run=Acceptance -tags=acceptance -v ./cmd/...
 
 .PHONY: bench
-bench: ## the benchmarks
+bench: build ## the Go benchmarks, and whole commands beside those of Nix
 	go test -run='^$$' -bench=. -benchmem ./...
+	go run ./.ci/bench
 
 .PHONY: install-deps
 install-deps: ## install what the tests and the demo need (Debian, as root)
