@@ -12,6 +12,9 @@ import (
 	"github.com/narvault/narvault/narread/narinfo"
 )
 
+// maxNarSize keeps offsets far from overflowing: no medium holds as much.
+const maxNarSize = 1 << 60
+
 // maxWhole is the largest NAR that is decoded into one block of the cache when
 // its container cannot be entered in the middle. Larger ones go to a file.
 const maxWhole = 8 << 20
@@ -67,6 +70,9 @@ func Open(src Source, size int64, o Options) (*Archive, error) {
 	a := &Archive{file: file{src: src, size: size, name: o.Name}, o: o, cache: o.Cache}
 	if o.NarSize <= 0 || o.NarHash.IsZero() {
 		return nil, fmt.Errorf("open %s: NarSize and NarHash must be known", o.Name)
+	}
+	if o.NarSize > maxNarSize {
+		return nil, a.file.damage(-1, -1, fmt.Errorf("NarSize of %d", o.NarSize))
 	}
 	if a.cache == nil {
 		a.cache = NewCache(defaultCache)

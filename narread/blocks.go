@@ -50,7 +50,7 @@ func (b *blocks) read(i int, dst []byte) error {
 // fixed is a layout of blocks of one width; the last one may be shorter.
 type fixed struct{ size, width int64 }
 
-func (l fixed) count() int         { return int((l.size + l.width - 1) / l.width) }
+func (l fixed) count() int         { return int((l.size-1)/l.width) + 1 }
 func (l fixed) start(i int) int64  { return min(int64(i)*l.width, l.size) }
 func (l fixed) find(off int64) int { return int(off / l.width) }
 

@@ -14,8 +14,8 @@ const FrameSize = 256 << 10
 // Pool bounds what any number of Writers use together: as many frames are
 // compressed at a time as it has workers, and 2*workers+4 frames exist at a
 // time, being filled, compressed or written. One such frame is 256 KiB of
-// input and up to as much of output; an encoder's own tables are below 1 MiB
-// up to level 5, 4 MiB up to level 9 and 12 MiB beyond.
+// input and up to as much of output; to that come an encoder's tables for each
+// worker, at the four steps below about 1, 2, 5 and 36 MiB.
 //
 // Writers take turns: who waits longest for a frame gets the next. A Writer that
 // is alone gets all workers. A Pool has no goroutines of its own and needs no
@@ -33,13 +33,17 @@ type frame struct {
 }
 
 // NewPool makes a pool of that many workers (0 or less: GOMAXPROCS) that
-// compresses at a zstd level number. The encoder knows four steps:
+// compresses at a zstd level number. The encoder knows four steps (measured on
+// 169 MB of NARs of distribution packages, in frames as they are written here):
 //
-//	level      step      like libzstd's level
-//	up to 2    fastest   1
-//	3 to 5     default   3
-//	6 to 9     better    about 7
-//	10 on      best      about 11
+//	level      step      MB per CPU second   input/output
+//	up to 2    fastest   200 to 270          2.495
+//	3 to 5     default   130 to 170          2.628
+//	6 to 9     better    60 to 140           2.653
+//	10 on      best      12 to 17            2.831
+//
+// Level 3 is the one to use: 6 to 9 gain 1 % and suffer when others use the
+// processor's caches, 10 on gains 7 % at a tenth of the speed.
 //
 // Identical input at the same step gives identical bytes, whatever the number
 // of workers and whatever else the pool did before; another version of the
