@@ -1,0 +1,129 @@
+package backup
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/narvault/narvault/index/bincache"
+	"github.com/narvault/narvault/narread/storepath"
+)
+
+// openLive opens a live view whose warnings are collected.
+func openLive(t *testing.T, dir string) (l *Live, warnings *[]error) {
+	t.Helper()
+	b, err := Open(dir, bincache.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	warnings = new([]error)
+	return NewLive(b, func(err error) { *warnings = append(*warnings, err) }), warnings
+}
+
+func (l *Live) mustPaths(t *testing.T) []storepath.Path {
+	t.Helper()
+	paths, err := l.Paths()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return paths
+}
+
+// A live view follows what others do to the backup, at once.
+func TestLivePaths(t *testing.T) {
+	dir, store, top := backedUp(t, "zstd")
+	l, warnings := openLive(t, dir)
+	if got := l.mustPaths(t); len(got) != 3 || !slices.IsSorted(got) || !slices.Contains(got, top) {
+		t.Fatalf("got %v", got)
+	}
+	added := store.add("added", "new", top)
+	mustRun(t, dir, store, request("r2", added))
+	if got := l.mustPaths(t); len(got) != 4 || !slices.Contains(got, added) {
+		t.Errorf("after an addition: %v", got)
+	}
+	name := filepath.Join(dir, cacheDir, added.Hash()+".narinfo")
+	good, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	if got := l.mustPaths(t); len(got) != 3 {
+		t.Errorf("after a removal: %v", got)
+	}
+	// A damaged narinfo is said once, and is there again when it is mended.
+	replace(t, name, []byte("broken"))
+	for range 2 {
+		if got := l.mustPaths(t); len(got) != 3 {
+			t.Errorf("with damage: %v", got)
+		}
+	}
+	var damage *bincache.DamageError
+	if len(*warnings) != 1 || !errors.As((*warnings)[0], &damage) {
+		t.Errorf("warnings: %v", *warnings)
+	}
+	replace(t, name, good)
+	if got := l.mustPaths(t); len(got) != 4 {
+		t.Errorf("mended: %v", got)
+	}
+}
+
+func replace(t *testing.T, name string, data []byte) {
+	t.Helper()
+	temp := name + ".new"
+	if err := os.WriteFile(temp, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(temp, name); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// While nothing changes, the same slice comes again, and nothing is read.
+func TestLiveUnchanged(t *testing.T) {
+	dir, _, _ := backedUp(t, "zstd")
+	long := time.Now().Add(-time.Hour)
+	for _, name := range []string{cacheDir, "releases/p/r/closure.txt"} {
+		if err := os.Chtimes(filepath.Join(dir, name), long, long); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, _ := openLive(t, dir)
+	first := l.mustPaths(t)
+	if again := l.mustPaths(t); &first[0] != &again[0] {
+		t.Error("the paths were made again")
+	}
+	id := ReleaseID{"p", "r"}
+	closure, err := l.Closure(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := l.Closure(id); err != nil || &closure[0] != &again[0] {
+		t.Errorf("the closure was made again (%v)", err)
+	}
+}
+
+func TestLiveClosure(t *testing.T) {
+	dir, store, top := backedUp(t, "zstd")
+	l, _ := openLive(t, dir)
+	id := ReleaseID{"p", "r"}
+	if got, err := l.Closure(id); err != nil || len(got) != 3 {
+		t.Fatalf("got %v, %v", got, err)
+	}
+	added := store.add("added", "new", top)
+	mustRun(t, dir, store, request("r", added))
+	if got, err := l.Closure(id); err != nil || len(got) != 4 {
+		t.Errorf("after an update: %v, %v", got, err)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, releasesDir, "p")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Closure(id); !errors.Is(err, ErrNoRelease) {
+		t.Errorf("after a removal: %v", err)
+	}
+}
