@@ -6,7 +6,7 @@ buildGoModule {
   inherit version src;
 
   # The NAR hash of what `go mod vendor` makes. `make vendor-hash` writes it, `make test` checks it.
-  vendorHash = "sha256-e3bo/JQJB6J9YIQH+6hrJbWtJlUtyqkhIAg1lWtBj7Y=";
+  vendorHash = "sha256-uLSvqgD8DeA442X7wByYxQbe+GKHoRT8h7/tbfs/vz0=";
 
   subPackages = [ "cmd/narvault" ];
   env.CGO_ENABLED = 0;
