@@ -49,7 +49,7 @@ func tryRead(t testing.TB, what string, n, file []byte, o Options) error {
 
 // smallPackers are packers for tests that try every byte of a container.
 func smallPackers() []packer {
-	half := func(p packer, name string) packer { return pieces(p, 1300, name) }
+	half := func(p packer, name string) packer { return pieces(p, 500, name) }
 	return []packer{
 		own,
 		half(packer{"", "zstd", func(t testing.TB, n []byte) []byte { return dropTable(packOwn(t, n)) }}, "own frames"),
@@ -64,12 +64,12 @@ func smallPackers() []packer {
 	}
 }
 
-// smallTable has frames of 1300 bytes and a seek table.
+// smallTable has frames of 500 bytes and a seek table.
 var smallTable = packer{"small frames with table", "zstd", func(t testing.TB, n []byte) []byte {
 	var file []byte
 	var es []zseek.Entry
 	for len(n) > 0 {
-		c := min(1300, len(n))
+		c := min(500, len(n))
 		f := dropTable(packOwn(t, n[:c]))
 		es = append(es, zseek.Entry{Compressed: uint32(len(f)), Decompressed: uint32(c)})
 		file, n = append(file, f...), n[c:]
@@ -81,7 +81,7 @@ var smallTable = packer{"small frames with table", "zstd", func(t testing.TB, n 
 
 // TestFlips changes every byte in turn: what is read is an error, or right.
 func TestFlips(t *testing.T) {
-	n := makeNAR(t, 1500)
+	n := makeNAR(t, 800)
 	for _, p := range smallPackers() {
 		t.Run(p.name, func(t *testing.T) {
 			file := p.pack(t, n)
@@ -107,7 +107,7 @@ func TestFlips(t *testing.T) {
 }
 
 func TestTruncated(t *testing.T) {
-	n := makeNAR(t, 2500)
+	n := makeNAR(t, 800)
 	for _, p := range smallPackers() {
 		t.Run(p.name, func(t *testing.T) {
 			file := p.pack(t, n)

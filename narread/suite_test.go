@@ -17,11 +17,11 @@ import (
 // TestContainers reads every container in every way: what comes out must be
 // the NAR.
 func TestContainers(t *testing.T) {
-	n := makeNAR(t, 0, 1, 5000, 700_000, 3, blockSize, 123_456)
+	n := makeNAR(t, 0, 1, 5000, 500_000, 3, blockSize, 23_456)
 	for _, p := range packers() {
 		t.Run(p.name, func(t *testing.T) {
 			file := p.pack(t, n)
-			for _, cache := range []int64{0, 600_000, 64 << 20} {
+			for _, cache := range []int64{0, 900_000, 64 << 20} {
 				readEveryWay(t, n, file, p.compression, cache)
 			}
 		})
@@ -75,11 +75,11 @@ func readEveryWay(t *testing.T, n, file []byte, compression string, cache int64)
 func readConcurrently(t *testing.T, a *Archive, n []byte) {
 	t.Helper()
 	var wg sync.WaitGroup
-	for g := range 8 {
+	for g := range 4 {
 		wg.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(g), 1))
 			buf := make([]byte, 300_000)
-			for range 20 {
+			for range 12 {
 				off := r.IntN(len(n))
 				p := buf[:r.IntN(len(buf))]
 				c, err := a.ReadAt(p, int64(off))
