@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"runtime/debug"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,7 +31,13 @@ type fileSystem struct {
 	release viewPair         // all others
 	owner   fuse.Owner
 	errors  errorLog
+	damage  damageList
 	count   counters
+	cache   *cacheView // nil if the backup does not show its cache
+
+	since     time.Time
+	readBytes atomic.Int64
+	reclaimer atomic.Pointer[reclaimer] // nil without a kernel
 }
 
 // A viewPair is the directory that lists the members of a view, number 0, and
@@ -46,12 +53,16 @@ func newFileSystem(b Backup, o Options) (*fileSystem, error) {
 		o:        o,
 		owner:    fuse.Owner{Uid: uint32(syscall.Getuid()), Gid: uint32(syscall.Getgid())},
 		errors:   errorLog{logf: o.Logf},
+		damage:   damageList{now: time.Now},
+		since:    time.Now(),
+	}
+	if l, ok := b.(Locator); ok {
+		f.damage.locate = l.Locate
 	}
 	f.cat = newCatalogue(b, time.Now, f.errors.add)
 	f.trees = handles[*tree]{open: f.openTree, maxN: o.MaxTrees, maxCost: o.MaxListingBytes}
 	f.streams = handles[*stream]{open: f.openStream, maxN: o.MaxStreams, maxCost: math.MaxInt64, idle: streamIdle}
 	f.views = map[int]viewPair{
-		viewFixed:         {dir: f.fixed()},
 		viewStore:         {f.storeDir(), pathView{f}},
 		viewExportPaths:   {f.exportPathsDir(), streamView{f: f}},
 		viewExports:       {f.projectsDir(nodeExports, "exports/releases"), f.exportsDir()},
@@ -59,18 +70,47 @@ func newFileSystem(b Backup, o Options) (*fileSystem, error) {
 		viewProjects:      {f.projectsDir(nodeRoot, "releases"), f.projectDir()},
 	}
 	f.release = viewPair{f.releaseDir(), pathView{f}}
+	if err := f.addOptional(); err != nil {
+		return nil, err
+	}
+	f.views[viewFixed] = viewPair{dir: f.fixed()}
 	return f, f.cat.load()
+}
+
+// addOptional adds the views that not every Backup has.
+func (f *fileSystem) addOptional() error {
+	self := f.selfView()
+	f.views[viewSelf] = viewPair{self, self}
+	if l, ok := f.backup.(JobLister); ok {
+		f.views[viewJobs] = viewPair{f.projectsDir(nodeRoot, "jobs"), f.jobProjectDir()}
+		f.views[viewJobReleases] = viewPair{members: f.jobView(l)}
+	}
+	if files, ok := f.backup.(CacheFiles); ok {
+		f.cache = f.cacheView(files)
+		logs, err := f.logsView(f.cache)
+		if err != nil {
+			return err
+		}
+		f.views[viewCache] = viewPair{f.cache, f.cache}
+		f.views[viewLogs] = viewPair{dir: logs}
+	}
+	return nil
 }
 
 // fixed makes the directories above the views.
 func (f *fileSystem) fixed() fixedDirs {
 	dir := func(name string, n node) dirent { return dirent{name: name, node: n, typ: syscall.S_IFDIR} }
+	var root []dirent
+	for _, d := range []struct {
+		name string
+		view int
+	}{{".narvault", viewSelf}, {"cache", viewCache}, {"jobs", viewJobs}, {"logs", viewLogs}, {"releases", viewProjects}, {"store", viewStore}} {
+		if _, ok := f.views[d.view]; ok {
+			root = append(root, dir(d.name, pack(d.view, 0, 0)))
+		}
+	}
 	return fixedDirs{
-		nodeRoot: {self: ".", up: nodeRoot, entries: []dirent{
-			dir("exports", nodeExports),
-			dir("releases", pack(viewProjects, 0, 0)),
-			dir("store", pack(viewStore, 0, 0)),
-		}},
+		nodeRoot: {self: ".", up: nodeRoot, entries: append(root, dir("exports", nodeExports))},
 		nodeExports: {self: "exports", up: nodeRoot, entries: []dirent{
 			dir("releases", pack(viewExports, 0, 0)),
 			dir("store", pack(viewExportPaths, 0, 0)),
@@ -82,6 +122,9 @@ func (f *fileSystem) fixed() fixedDirs {
 func (f *fileSystem) close() {
 	f.trees.close()
 	f.streams.close()
+	if r := f.reclaimer.Load(); r != nil {
+		r.close()
+	}
 }
 
 // view returns the view that n belongs to. Whether n exists is its business.
@@ -100,13 +143,24 @@ func (f *fileSystem) view(n node) (view, error) {
 	return v, nil
 }
 
+// begin is the begin of every request. Where a part of an index is mapped into
+// memory, reading it from a drive that was pulled is a fault; it shall be a
+// panic, which is EIO, and not the end of the process. The setting is one of
+// the goroutine, and go-fuse uses some for many requests.
+func (f *fileSystem) begin(op int, n node) {
+	debug.SetPanicOnFault(true)
+	f.count.add(op, n)
+}
+
 // fail turns an error into what the kernel is told, and logs it if it is news.
 func (f *fileSystem) fail(op string, n node, name string, err error) fuse.Status {
 	if err == nil {
 		return fuse.OK
 	}
 	if worthLogging(err) {
-		f.errors.add(op, f.pathOf(n, name), err)
+		object := f.pathOf(n, name)
+		f.errors.add(op, object, err)
+		f.damage.add(object, err)
 	}
 	return errno(err)
 }
@@ -127,6 +181,7 @@ func (f *fileSystem) pathOf(n node, name string) string {
 func (f *fileSystem) panicked(reason any) fuse.Status {
 	text := fmt.Sprintf("panic: %v", reason)
 	f.errors.once(text, "answer the kernel: %s\n%s", text, debug.Stack())
+	f.damage.add("", errors.New(text))
 	return fuse.EIO
 }
 
@@ -137,7 +192,7 @@ func (f *fileSystem) String() string { return fsType }
 // server and open_by_handle_at(2), which know a file by its node only.
 func (f *fileSystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	n := node(h.NodeId)
-	f.count.add(opLookup, n)
+	f.begin(opLookup, n)
 	child, err := f.lookup(n, name)
 	if err == nil {
 		err = f.attr(child, &out.Attr)
@@ -176,9 +231,18 @@ func (f *fileSystem) lookup(n node, name string) (node, error) {
 // has.
 func (f *fileSystem) entry(dir, child node, out *fuse.EntryOut) {
 	out.NodeId = uint64(child)
-	out.Generation = generation
+	out.Generation = f.generation(child)
 	out.SetEntryTimeout(keep(dir))
 	out.SetAttrTimeout(keep(child))
+}
+
+// generation goes with a node number, also in file handles (NFS,
+// open_by_handle_at): those of another mount must not lead to another file.
+func (f *fileSystem) generation(n node) uint64 {
+	if n.volatile() {
+		return uint64(f.since.UnixNano())
+	}
+	return generation
 }
 
 // attr sets all attributes of n.
@@ -205,7 +269,7 @@ func (f *fileSystem) identify(n node, a *fuse.Attr) {
 // GetAttr is stat(2).
 func (f *fileSystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
 	n := node(in.NodeId)
-	f.count.add(opGetAttr, n)
+	f.begin(opGetAttr, n)
 	if err := f.attr(n, &out.Attr); err != nil {
 		return f.fail("stat", n, "", err)
 	}
@@ -216,7 +280,7 @@ func (f *fileSystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.At
 // Readlink is readlink(2).
 func (f *fileSystem) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
 	n := node(h.NodeId)
-	f.count.add(opReadlink, n)
+	f.begin(opReadlink, n)
 	v, err := f.view(n)
 	if err != nil {
 		return nil, f.fail("read link", n, "", err)
@@ -227,26 +291,26 @@ func (f *fileSystem) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse
 
 // Open makes the kernel open and close files without us (package comment).
 func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, _ *fuse.OpenOut) fuse.Status {
-	f.count.add(opOpen, node(in.NodeId))
+	f.begin(opOpen, node(in.NodeId))
 	return fuse.ENOSYS
 }
 
 // OpenDir does the same for directories.
 func (f *fileSystem) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, _ *fuse.OpenOut) fuse.Status {
-	f.count.add(opOpen, node(in.NodeId))
+	f.begin(opOpen, node(in.NodeId))
 	return fuse.ENOSYS
 }
 
 // Flush does the same for close(2).
 func (f *fileSystem) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
-	f.count.add(opOpen, node(in.NodeId))
+	f.begin(opOpen, node(in.NodeId))
 	return fuse.ENOSYS
 }
 
 // Read is pread(2). It fills buf or fails, except at the end of the file.
 func (f *fileSystem) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	n := node(in.NodeId)
-	f.count.add(opRead, n)
+	f.begin(opRead, n)
 	v, err := f.view(n)
 	if err != nil {
 		return nil, f.fail("read", n, "", err)
@@ -255,6 +319,7 @@ func (f *fileSystem) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.
 	if err != nil {
 		return nil, f.fail("read", n, "", err)
 	}
+	f.readBytes.Add(int64(got))
 	return fuse.ReadResultData(buf[:got]), fuse.OK
 }
 

@@ -42,7 +42,7 @@ func (f *fileSystem) walk(t testing.TB, name string) (node, fuse.Attr) {
 			t.Fatalf("look up %q of %q: node %d, %v", part, name, out.NodeId, status)
 		}
 		n, a = node(out.NodeId), out.Attr
-		if a.Ino != out.NodeId || out.Generation != generation {
+		if a.Ino != out.NodeId || out.Generation != f.generation(n) {
 			t.Errorf("%q: inode %d of node %d, generation %d", name, a.Ino, out.NodeId, out.Generation)
 		}
 	}

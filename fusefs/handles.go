@@ -35,10 +35,13 @@ type handle[V io.Closer] struct {
 	v     V
 	cost  int64
 	err   error
+	born  time.Time     // when opening it began
+	took  time.Duration // what opening it took
 
 	users int           // guarded by handles.mu
 	last  time.Time     // guarded by handles.mu: of last use
 	elem  *list.Element // guarded by handles.mu: in unused, or nil
+	spent bool          // guarded by handles.mu: no longer in byKey, closed by its last user
 }
 
 var errOpenPanicked = errors.New("opening it panicked")
@@ -53,7 +56,7 @@ func (h *handles[V]) acquire(key node) (*handle[V], error) {
 		<-e.ready
 		return e, e.err // after an error e is no longer in byKey: nothing to release
 	}
-	e = &handle[V]{key: key, users: 1, ready: make(chan struct{}), err: errOpenPanicked}
+	e = &handle[V]{key: key, users: 1, ready: make(chan struct{}), err: errOpenPanicked, born: time.Now()}
 	if h.byKey == nil {
 		h.byKey = make(map[node]*handle[V])
 	}
@@ -86,9 +89,54 @@ func (h *handles[V]) use(e *handle[V]) {
 	}
 }
 
+// with runs use with what key stands for. If that fails because of the Backup,
+// it is opened anew, and tried once more: the file that is open may have been
+// replaced by a good one.
+func (h *handles[V]) with(key node, use func(V) error) error {
+	for first := true; ; first = false {
+		e, err := h.acquire(key)
+		if err != nil {
+			return err
+		}
+		stale, err := h.run(e, use)
+		if !stale || !first {
+			return err
+		}
+	}
+}
+
+// run is one use of an acquired handle, which it releases.
+func (h *handles[V]) run(e *handle[V], use func(V) error) (stale bool, err error) {
+	defer h.release(e)
+	if err = use(e.v); errors.Is(err, errBackup) {
+		stale = h.discard(e)
+	}
+	return stale, err
+}
+
+// minAge is how old an opened thing must be before an error makes it worth to
+// open it again. It must also have been used for longer than opening it took:
+// some archives are decoded as a whole for that, and every page that cannot be
+// read is an error.
+const minAge = time.Second
+
+// discard makes the next acquire of e's key open it anew, and reports whether
+// it will.
+func (h *handles[V]) discard(e *handle[V]) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !e.spent && h.byKey[e.key] == e && time.Since(e.born) > max(minAge, 4*e.took) {
+		delete(h.byKey, e.key)
+		h.cost -= e.cost
+		e.spent = true
+	}
+	return e.spent
+}
+
 // opened publishes the outcome of opening e.
 func (h *handles[V]) opened(e *handle[V]) {
 	h.mu.Lock()
+	e.took = time.Since(e.born)
 	if e.err != nil {
 		delete(h.byKey, e.key)
 	} else {
@@ -105,7 +153,11 @@ func (h *handles[V]) release(e *handle[V]) {
 	h.mu.Lock()
 	e.users--
 	var old []*handle[V]
-	if e.users == 0 {
+	switch {
+	case e.users > 0:
+	case e.spent:
+		old = append(old, e)
+	default:
 		e.last = time.Now()
 		e.elem = h.unused.PushFront(e)
 		old = h.evict()

@@ -13,7 +13,7 @@ func (f *fileSystem) storeDir() *listDir {
 	return &listDir{
 		up:      func(node) (node, error) { return nodeRoot, nil },
 		members: func(node) (*members, error) { return f.cat.store() },
-		name:    f.pathName,
+		name:    func(_ node, num int) string { return f.pathName(num) },
 		number:  f.pathNumber,
 		child:   f.pathRoot,
 		guess:   func(n node, num int) node { return pack(n.view(), num, 0) },
@@ -46,7 +46,7 @@ func (f *fileSystem) projectsDir(up node, path string) *listDir {
 	return &listDir{
 		up:      func(node) (node, error) { return up, nil },
 		members: func(node) (*members, error) { return f.cat.projectNames() },
-		name:    f.projectName,
+		name:    func(_ node, num int) string { return f.projectName(num) },
 		number:  func(_ node, name string) (int, bool) { return f.cat.projects.number(name) },
 		child:   func(n node, num int) (node, error) { return guess(n, num), nil },
 		guess:   guess,
@@ -61,7 +61,7 @@ func (f *fileSystem) projectDir() *listDir {
 	return &listDir{
 		up:      func(n node) (node, error) { return pack(n.view(), 0, 0), nil },
 		members: func(n node) (*members, error) { return f.cat.project(n.number()) },
-		name:    func(num int) string { id, _ := f.cat.releases.key(num); return id.Name },
+		name:    func(_ node, num int) string { id, _ := f.cat.releases.key(num); return id.Name },
 		number: func(n node, name string) (int, bool) {
 			return f.cat.releases.number(ReleaseID{f.projectName(n.number()), name})
 		},

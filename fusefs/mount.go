@@ -27,6 +27,9 @@ type Options struct {
 	// AllowOther lets other users in, too. Unless root mounts, /etc/fuse.conf
 	// must have user_allow_other.
 	AllowOther bool
+	// XAttrs shows what a narinfo says of a store path as extended attributes
+	// user.nix.*, if the Backup is a PathInfoReporter. It makes ls -l slow.
+	XAttrs bool
 	// Avoid are directories that the mountpoint must neither be in nor contain:
 	// the backup, its index, caches. A server that waits for itself cannot even
 	// be killed.
@@ -92,6 +95,7 @@ func Mount(b Backup, mountpoint string, o Options) (*Server, error) {
 		return nil, fmt.Errorf("mount on %s: %s", mountpoint, strings.TrimSpace(err.Error()))
 	}
 	s := &Server{fs: f, dir: dir, o: o, ended: make(chan struct{}), cut: make(chan struct{})}
+	f.reclaimer.Store(newReclaimer(notifier(fs)))
 	go func() {
 		fs.Serve()
 		f.close()
@@ -129,7 +133,7 @@ func mountOptions(f *fileSystem, o Options) *fuse.MountOptions {
 		// All data comes from memory: there is no file to splice from.
 		DisableSplice: true,
 		// Nearly all requests of ls -l would be for attributes that no NAR has.
-		DisableXAttrs:        true,
+		DisableXAttrs:        !f.xattrs(),
 		EnableSymlinkCaching: true,
 		// Node numbers outlive both caches and the server, so that they can be
 		// file handles (NFS, open_by_handle_at).

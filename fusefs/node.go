@@ -21,12 +21,22 @@ import "fmt"
 //	viewExportStreams release          version: exports/releases/<project>/<name>.closure
 //	viewProjects      0                0: releases/
 //	                  project          0: releases/<project>/
-//	6 to 63           kept for later views
+//	viewJobs          0                0: jobs/
+//	                  project          0: jobs/<project>/
+//	viewJobReleases   release          0: jobs/<project>/<name>/; else a directory or link below it (jobs.go)
+//	viewCache         0                0: cache/
+//	                  file             0: a file or directory below cache/, also the files of logs/
+//	viewLogs          0                0: logs/
+//	viewSelf          0                0: .narvault/
+//	                  1, 2, ...        version: a file in it
+//	11 to 63          kept for later views
 //	64 + release      0                0: releases/<project>/<name>/
 //	                  path             entry: a directory below it
 //
 // Paths, releases and projects are numbered from 1 by append-only tables
 // (table.go), entries as the listing has them, 0 being the store path itself.
+// So are the files of the binary cache and what is below jobs/<project>/<name>/,
+// but in the order in which somebody came by: see volatile.
 //
 // Files and symlinks of a store path are the same inode in releases/ and in
 // store/: the kernel then has their pages once. Directories are not, as it
@@ -54,6 +64,11 @@ const (
 	viewExports
 	viewExportStreams
 	viewProjects
+	viewJobs
+	viewJobReleases
+	viewCache
+	viewLogs
+	viewSelf
 	viewReleases = 64 // plus the number of the release
 
 	maxRelease = maxView - viewReleases
@@ -85,4 +100,14 @@ func (n node) release() int {
 // inPath reports whether n is in a store path, where nothing changes.
 func (n node) inPath() bool {
 	return n.number() != 0 && (n.view() == viewStore || n.view() > viewReleases)
+}
+
+// volatile reports whether the number of n means something else in the next
+// mount of the same backup.
+func (n node) volatile() bool {
+	switch n.view() {
+	case viewJobReleases, viewCache, viewSelf:
+		return n.number() != 0
+	}
+	return false
 }

@@ -54,15 +54,12 @@ type pathView struct{ f *fileSystem }
 
 // with runs use with the open store path of n and the entry that n is.
 func (v pathView) with(n node, use func(t *tree, i int, e nar.Entry) error) error {
-	h, err := v.f.trees.acquire(pack(viewStore, n.number(), 0))
-	if err != nil {
-		return err
-	}
-	defer v.f.trees.release(h)
-	if n.entry() >= h.v.l.Len() {
-		return errNoNode
-	}
-	return use(h.v, n.entry(), h.v.l.Entry(n.entry()))
+	return v.f.trees.with(pack(viewStore, n.number(), 0), func(t *tree) error {
+		if n.entry() >= t.l.Len() {
+			return errNoNode
+		}
+		return use(t, n.entry(), t.l.Entry(n.entry()))
+	})
 }
 
 // nodeOf returns the node of entry i of the store path of n: in the view of n

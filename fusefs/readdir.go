@@ -38,7 +38,7 @@ func (f *fileSystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 // readDir adds the entries of n from an offset on, until add says that no more
 // fit.
 func (f *fileSystem) readDir(n node, off uint64, add func(off uint64, e dirent) bool) fuse.Status {
-	f.count.add(opReadDir, n)
+	f.begin(opReadDir, n)
 	if off > math.MaxInt32 {
 		return fuse.OK // beyond the end of any directory
 	}

@@ -67,6 +67,7 @@ const (
 	opRead
 	opReadDir
 	opOpen // OPEN, OPENDIR and FLUSH: a few at most in the life of a mount
+	opXAttr
 	opCount
 )
 
@@ -93,13 +94,19 @@ func (c *counters) total() (n int64) {
 // Requests says how often the kernel asked. What it finds in its caches does
 // not appear.
 type Requests struct {
-	Lookup, GetAttr, Readlink, Read, ReadDir, Open int64
-	InPaths                                        int64 // of all these, how many were about the inside of store paths
+	Lookup   int64 `json:"lookup"`
+	GetAttr  int64 `json:"getattr"`
+	Readlink int64 `json:"readlink"`
+	Read     int64 `json:"read"`
+	ReadDir  int64 `json:"readdir"`
+	Open     int64 `json:"open"`
+	XAttr    int64 `json:"xattr"`
+	InPaths  int64 `json:"inPaths"` // of all these, how many were about the inside of store paths
 }
 
 func (c *counters) requests() Requests {
 	var r Requests
-	for op, p := range []*int64{&r.Lookup, &r.GetAttr, &r.Readlink, &r.Read, &r.ReadDir, &r.Open} {
+	for op, p := range []*int64{&r.Lookup, &r.GetAttr, &r.Readlink, &r.Read, &r.ReadDir, &r.Open, &r.XAttr} {
 		in := c[op][1].Load()
 		*p = c[op][0].Load() + in
 		r.InPaths += in

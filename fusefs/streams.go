@@ -11,6 +11,7 @@ import (
 type stream struct {
 	Stream
 	mtime time.Time
+	trail trail
 }
 
 // openStream opens the export that key is.
@@ -34,7 +35,7 @@ func (f *fileSystem) openPathStream(num int) (*stream, error) {
 	if err != nil {
 		return nil, f.cat.orGone(&backupError{err}, func() bool { return f.cat.pathGone(p, num) })
 	}
-	return &stream{s, time.Unix(1, 0)}, nil
+	return &stream{Stream: s, mtime: storeTime}, nil
 }
 
 // openReleaseStream opens the stream of a release if that still has the given
@@ -59,7 +60,7 @@ func (f *fileSystem) openReleaseStream(num, version int) (*stream, error) {
 		s.Close()
 		return nil, err
 	}
-	return &stream{s, m.mtime}, nil
+	return &stream{Stream: s, mtime: m.mtime}, nil
 }
 
 // streamView is the files of exports/. They never change: another version of a
@@ -70,17 +71,8 @@ type streamView struct {
 	f *fileSystem
 }
 
-func (v streamView) with(n node, use func(s *stream) error) error {
-	h, err := v.f.streams.acquire(n)
-	if err != nil {
-		return err
-	}
-	defer v.f.streams.release(h)
-	return use(h.v)
-}
-
 func (v streamView) attr(n node, a *fuse.Attr) error {
-	return v.with(n, func(s *stream) error {
+	return v.f.streams.with(n, func(s *stream) error {
 		fileAttr(a, syscall.S_IFREG|0444, s.Size())
 		setTime(a, s.mtime)
 		return nil
@@ -99,8 +91,9 @@ func (v streamView) parent(n node) (node, error) {
 }
 
 func (v streamView) read(n node, p []byte, off int64) (got int, err error) {
-	err = v.with(n, func(s *stream) error {
+	err = v.f.streams.with(n, func(s *stream) error {
 		got, err = readWithin(s, p, off, 0, s.Size())
+		v.f.reclaim(n, &s.trail, off, int64(got))
 		return err
 	})
 	return got, err

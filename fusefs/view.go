@@ -111,7 +111,7 @@ func (d fixedDirs) path(n node) string {
 type listDir struct {
 	up      func(n node) (node, error)
 	members func(n node) (*members, error)
-	name    func(num int) string                  // of a member, without suffix
+	name    func(n node, num int) string          // of a member, without suffix
 	number  func(n node, name string) (int, bool) // the reverse of name
 	suffix  string                                // of all names
 	child   func(n node, num int) (node, error)
@@ -129,7 +129,7 @@ func (d *listDir) attr(n node, a *fuse.Attr) error {
 	switch d.typ {
 	case syscall.S_IFDIR:
 		links = 2 + len(m.nums)
-	case syscall.S_IFREG:
+	case syscall.S_IFREG, syscall.S_IFLNK:
 		links = 2
 	}
 	dirAttr(a, links)
@@ -165,7 +165,7 @@ func (d *listDir) list(n node, after int, yield func(key int, e dirent) bool) er
 		return err
 	}
 	for _, num := range m.nums[m.after(after):] {
-		if !yield(num, dirent{name: d.name(num) + d.suffix, node: d.guess(n, num), typ: d.typ}) {
+		if !yield(num, dirent{name: d.name(n, num) + d.suffix, node: d.guess(n, num), typ: d.typ}) {
 			break
 		}
 	}
