@@ -15,7 +15,8 @@ const FrameSize = 256 << 10
 // compressed at a time as it has workers, and 2*workers+4 frames exist at a
 // time, being filled, compressed or written. One such frame is 256 KiB of
 // input and up to as much of output; to that come an encoder's tables for each
-// worker, at the four steps below about 1, 2, 5 and 36 MiB.
+// worker, by the peak memory of a process about 1, 2, 5 and 36 MiB at the four
+// steps below.
 //
 // Writers take turns: who waits longest for a frame gets the next. A Writer that
 // is alone gets all workers. A Pool has no goroutines of its own and needs no
@@ -33,17 +34,18 @@ type frame struct {
 }
 
 // NewPool makes a pool of that many workers (0 or less: GOMAXPROCS) that
-// compresses at a zstd level number. The encoder knows four steps (measured on
-// 169 MB of NARs of distribution packages, in frames as they are written here):
+// compresses at a zstd level number. The encoder knows four steps. Measured on
+// 169 MB of NARs of distribution packages, on a machine that was busy with other
+// work, hence the ranges of speed; the ratios are exact:
 //
 //	level      step      MB per CPU second   input/output
-//	up to 2    fastest   200 to 270          2.495
-//	3 to 5     default   130 to 170          2.628
-//	6 to 9     better    60 to 140           2.653
-//	10 on      best      12 to 17            2.831
+//	up to 2    fastest   154 to 276          2.495
+//	3 to 5     default    75 to 173          2.628
+//	6 to 9     better     54 to 149          2.653
+//	10 on      best       12 to 18           2.831
 //
-// Level 3 is the one to use: 6 to 9 gain 1 % and suffer when others use the
-// processor's caches, 10 on gains 7 % at a tenth of the speed.
+// Level 3 is the one to use: 6 to 9 gain 1 % and were as fast in one run and
+// half as fast in others, 10 on gains 7 % at about a tenth of the speed.
 //
 // Identical input at the same step gives identical bytes, whatever the number
 // of workers and whatever else the pool did before; another version of the
@@ -65,13 +67,13 @@ func newEncoder(workers, level int) *zstd.Encoder {
 	enc, err := zstd.NewWriter(nil,
 		zstd.WithEncoderConcurrency(workers),
 		// Before the window: then the fastest level keeps its blocks of 64 KiB, which
-		// are 0.8 % smaller at the same speed.
+		// are 0.8 % smaller, at a speed that could not be told apart.
 		zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)),
-		// No match reaches further than the frame; a quarter of the memory.
+		// No match reaches further than the frame.
 		zstd.WithWindowSize(FrameSize),
 		// Without it frames of less than 256 bytes carry no content size.
 		zstd.WithSingleSegment(true),
-		// 0.4 % smaller at level 3 for 2 % of speed.
+		// 0.4 % smaller at level 3; what it costs is within the noise.
 		zstd.WithAllLitEntropyCompression(true),
 		zstd.WithEncoderCRC(true),
 	)
