@@ -321,8 +321,8 @@ func TestParseMounts(t *testing.T) {
 	all, err := parseMounts(strings.NewReader(text))
 	must(t, err)
 	want := []mountEntry{
-		{"36", "98:0", "/mnt2", "ext3", "/dev/root"},
-		{"22", "0:21", `/a b\c`, "fuse.narvault", "narvault:x\ty"},
+		{"36", "35", "98:0", "/mnt2", "ext3", "/dev/root"},
+		{"22", "27", "0:21", `/a b\c`, "fuse.narvault", "narvault:x\ty"},
 	}
 	if len(all) != 2 || all[0] != want[0] || all[1] != want[1] || all[1].connection() != "21" {
 		t.Errorf("got %+v", all)

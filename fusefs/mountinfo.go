@@ -13,6 +13,7 @@ import (
 // A mountEntry is a line of /proc/self/mountinfo (see proc_pid_mountinfo(5)).
 type mountEntry struct {
 	id     string // of the mount, in this namespace
+	parent string // id of the mount that it lies on
 	dev    string // "major:minor"
 	point  string
 	fsType string
@@ -86,6 +87,7 @@ func parseMount(line string) (m mountEntry, ok bool) {
 	}
 	return mountEntry{
 		id:     a[0],
+		parent: a[1],
 		dev:    a[2],
 		point:  unescapeMount(a[4]),
 		fsType: unescapeMount(b[0]),

@@ -48,8 +48,14 @@ func (s *Server) Requests() Requests { return s.fs.count.requests() }
 func (s *Server) Done() <-chan struct{} { return s.ended }
 
 // Unmount takes the mount away, once. While it is in use it stays, and the error
-// is ErrBusy. The mount may be gone already; that is no error.
+// is a *BusyError, which is ErrBusy. The mount may be gone already; that is no
+// error.
 func (s *Server) Unmount() error {
+	return busy(s.tryUnmount(), s.dir, s.mount)
+}
+
+// tryUnmount is Unmount, without a look at who uses the mount.
+func (s *Server) tryUnmount() error {
 	if !s.mounted() {
 		return nil
 	}
@@ -78,6 +84,10 @@ func (s *Server) detach() error { return unmount(s.dir, true) }
 // retry is how long Wait waits after ErrBusy.
 const retry = 250 * time.Millisecond
 
+// askHolders is how often Wait looks who uses the mount: that means a look at
+// all processes.
+const askHolders = 2 * time.Second
+
 // Wait returns when the mount has ended: by umount(8), by Detach, or, once ctx
 // is cancelled, because it unmounts by itself. While the mount is in use then,
 // it goes on serving and trying, so a second signal should call Detach.
@@ -104,15 +114,18 @@ func (s *Server) Wait(ctx context.Context) error {
 
 // keepUnmounting tries to unmount until the mount is gone.
 func (s *Server) keepUnmounting(gone <-chan struct{}) {
-	said := ""
+	said, asked := "", time.Time{}
 	for {
-		err := s.Unmount()
+		err := s.tryUnmount()
 		if err == nil {
 			return
 		}
-		if err.Error() != said {
-			said = err.Error()
-			s.o.Logf("%s: unmount: %v; still serving", s.dir, err)
+		if time.Since(asked) > askHolders {
+			asked = time.Now()
+			if text := busy(err, s.dir, s.mount).Error(); text != said {
+				said = text
+				s.o.Logf("%s: unmount: %s; still serving", s.dir, said)
+			}
 		}
 		select {
 		case <-s.ended:
