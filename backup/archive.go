@@ -15,6 +15,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/index/bincache"
+	"github.com/narvault/narvault/narread"
 	"github.com/narvault/narvault/narread/nar"
 	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/zseek"
@@ -78,7 +80,28 @@ func (a *archiver) run(ctx context.Context, jobs []*job) error {
 		})
 	}
 	group.Go(func() error { return a.commitAll(ctx, jobs, ahead) })
-	return errors.Join(group.Wait(), a.discard(jobs))
+	err := group.Wait()
+	if err != nil {
+		a.salvage(jobs)
+	}
+	return errors.Join(err, a.discard(jobs))
+}
+
+// salvage keeps the NAR files that were finished when a run failed: with the
+// journal, the next run uses them. What cannot be kept is left to discard; the
+// error that counts is the one that led here.
+func (a *archiver) salvage(jobs []*job) {
+	var finished []*job
+	for _, j := range jobs {
+		select {
+		case <-j.done:
+			if j.err == nil && j.temp != nil {
+				finished = append(finished, j)
+			}
+		default:
+		}
+	}
+	a.commitNARs(finished)
 }
 
 // discard removes the temporary files of jobs that were not committed.
@@ -95,17 +118,26 @@ func (a *archiver) discard(jobs []*job) error {
 
 // do prepares one job: after it everything but the names is there.
 func (a *archiver) do(ctx context.Context, j *job) error {
-	switch {
-	case j.sameAs != nil:
+	if j.sameAs != nil {
 		return nil
-	case j.content != nil:
-		return a.listArchived(j)
+	}
+	if j.content != nil {
+		err := a.verifyContent(j)
+		var inNAR *narread.DamageError
+		var inCache *bincache.DamageError
+		if !errors.As(err, &inNAR) && !errors.As(err, &inCache) {
+			return err
+		}
+		// The store has what the cache has lost.
+		j.content, j.healed = nil, err.Error()
 	}
 	return a.dump(ctx, j)
 }
 
-// listArchived makes the listing of a job whose NAR is in the cache already.
-func (a *archiver) listArchived(j *job) error {
+// verifyContent reads the NAR that a job is going to share with another store
+// path, whole: what is damaged must not get another user. The listing falls
+// out.
+func (a *archiver) verifyContent(j *job) error {
 	info := &narinfo.NarInfo{StorePath: j.info.Path}
 	j.content.fill(info)
 	archive, err := a.backup.Cache.Archive(info)
@@ -113,6 +145,9 @@ func (a *archiver) listArchived(j *job) error {
 		return err
 	}
 	defer archive.Close()
+	if _, err := archive.WriteTo(io.Discard); err != nil {
+		return err
+	}
 	listing, err := archive.Listing()
 	if err != nil {
 		return err

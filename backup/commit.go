@@ -95,6 +95,11 @@ func (a *archiver) commit(group []*job) error {
 			return err
 		}
 	}
+	for _, j := range group {
+		if !j.shared {
+			j.listing = nil // there may be many
+		}
+	}
 	return nil
 }
 

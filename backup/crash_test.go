@@ -91,6 +91,30 @@ func testFaultAnywhere(t *testing.T, fault error, after func(*testing.T, *powerF
 	}
 }
 
+// TestKillRunAgainPowerCut kills a backup at each operation, lets the next one
+// finish, and cuts the power then: what the first one wrote and did not sync
+// must have become durable too.
+func TestKillRunAgainPowerCut(t *testing.T) {
+	scene := newCrashScene(t)
+	for op := 1; ; op++ {
+		dir := filepath.Join(t.TempDir(), "backup")
+		if _, err := run(t.Context(), memory{}, dir, scene.store, request("first", scene.first)); err != nil {
+			t.Fatal(err)
+		}
+		fs := newPowerFS(t, op, errPower, uint64(op))
+		if _, err := run(t.Context(), fs, dir, scene.store, request("second", scene.second)); err == nil {
+			t.Logf("%d operations", op-1)
+			return
+		}
+		fs.revive()
+		if _, err := run(t.Context(), fs, dir, scene.store, request("second", scene.second)); err != nil {
+			t.Fatalf("after a kill at operation %d: %v", op, err)
+		}
+		fs.crash()
+		checkWhole(t, dir, "p/first", "p/second")
+	}
+}
+
 // TestCrashWhileCreating stops the very first backup, whose directory is not
 // there before.
 func TestCrashWhileCreating(t *testing.T) {

@@ -26,18 +26,14 @@ var cacheDirs = []string{narDir, "log", "realisations", "build-trace-v2"}
 //go:embed readme.txt
 var readmeText string
 
-// create makes dir a backup for the given store directory, or completes one
-// that a crash left half made, and opens it. Anything else that dir may be is
-// an error and stays as it is. Its parent must exist: a mistyped mount point
-// shall not become a directory.
-func create(fsys disk.FS, dir, storeDir string, c Config) (*Backup, error) {
-	if err := mayCreate(dir); err != nil {
-		return nil, fmt.Errorf("create backup: %w", err)
-	}
+// create makes dir, of which mayCreate said that it can be, a backup for the
+// given store directory, or completes one that a crash left half made, and
+// opens it.
+func create(fsys disk.FS, dir, storeDir string, c Config, o bincache.Options) (*Backup, error) {
 	if err := populate(fsys, dir, storeDir, c); err != nil {
 		return nil, fmt.Errorf("create backup in %s: %w", dir, err)
 	}
-	b, err := Open(dir, bincache.Options{})
+	b, err := Open(dir, o)
 	if err != nil {
 		return nil, err
 	}
@@ -48,21 +44,22 @@ func create(fsys disk.FS, dir, storeDir string, c Config) (*Backup, error) {
 	return b, nil
 }
 
-// mayCreate reports why dir cannot be or become a backup.
+// mayCreate reports why dir cannot be or become a backup. Its parent must
+// exist: a mistyped mount point shall not become a directory.
 func mayCreate(dir string) error {
+	if dir == "" {
+		return errors.New("the name of its directory is empty")
+	}
 	entries, err := os.ReadDir(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if _, err := os.Stat(filepath.Dir(filepath.Clean(dir))); err != nil {
-			return err
-		}
-		return nil
+		return mayMake(dir)
 	case isNotDir(err):
 		return fmt.Errorf("%s is a file, not a directory", dir)
 	case err != nil:
 		return err
 	}
-	if isFile(filepath.Join(dir, configFile)) || isFile(filepath.Join(dir, cacheDir, bincache.InfoFile)) {
+	if isBackup(dir) {
 		return nil
 	}
 	if isFile(filepath.Join(dir, bincache.InfoFile)) {
@@ -76,6 +73,23 @@ func mayCreate(dir string) error {
 	return nil
 }
 
+// mayMake reports why a directory that is not there cannot be made.
+func mayMake(dir string) error {
+	if _, err := os.Lstat(dir); err == nil {
+		return fmt.Errorf("%s is a symlink that leads nowhere", dir)
+	}
+	parent := filepath.Dir(filepath.Clean(dir))
+	if st, err := os.Stat(parent); err != nil || !st.IsDir() {
+		return fmt.Errorf("%s is to be made in %s, which is no directory: make that first, or mount what belongs there", dir, parent)
+	}
+	return nil
+}
+
+// isBackup reports whether a directory is a backup, perhaps half made.
+func isBackup(dir string) bool {
+	return isFile(filepath.Join(dir, configFile)) || isFile(filepath.Join(dir, cacheDir, bincache.InfoFile))
+}
+
 func isTemp(name string) bool {
 	return strings.HasPrefix(name, disk.TempPrefix) && strings.HasSuffix(name, disk.TempSuffix)
 }
@@ -84,9 +98,6 @@ func isTemp(name string) bool {
 // crash leaves is known as ours, nix-cache-info after the directories that Nix
 // expects beside it.
 func populate(fsys disk.FS, dir, storeDir string, c Config) error {
-	if err := fsys.Mkdir(dir); err != nil {
-		return err
-	}
 	if err := fsys.SyncDir(filepath.Dir(filepath.Clean(dir))); err != nil && !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
@@ -114,9 +125,11 @@ func populate(fsys disk.FS, dir, storeDir string, c Config) error {
 	return writeMissing(fsys, filepath.Join(dir, readmeFile), []byte(readme))
 }
 
+// writeMissing leaves a file that is there as it is, but makes it durable: the
+// run that wrote it may have been killed before it did.
 func writeMissing(fsys disk.FS, name string, data []byte) error {
 	if isFile(name) {
-		return nil
+		return fsys.SyncDir(filepath.Dir(name))
 	}
 	return disk.WriteFile(fsys, name, data)
 }

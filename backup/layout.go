@@ -18,9 +18,9 @@
 // of references before those that refer, and a release after all its paths. A
 // narinfo therefore proves that its closure is there.
 //
-// A directory that hydra-backup or nix-push wrote (no narvault.json) is a
-// backup as well, and any other binary cache can be read as one without
-// releases. What the kernel sees of a backup is the business of fusefs, what
+// A directory that hydra-backup wrote (the same, without narvault.json and
+// release.json) is a backup as well, and any other binary cache can be read as
+// one without releases. What the kernel sees of a backup is the business of fusefs, what
 // is inside an archive that of narread; the Nix store on this machine is
 // reached through backup/nixstore.
 package backup
@@ -89,7 +89,7 @@ func Open(dir string, o bincache.Options) (*Backup, error) {
 	case isFile(filepath.Join(dir, bincache.InfoFile)):
 		at, b.foreign = dir, true
 	case config.Version != 0:
-		return nil, &bincache.DamageError{File: filepath.Join(at, bincache.InfoFile), Err: errors.New("is missing")}
+		return nil, &bincache.DamageError{File: filepath.Join(at, bincache.InfoFile), Err: errors.New("is missing: a backup into this directory completes it")}
 	default:
 		return nil, noBackup(dir)
 	}
@@ -122,6 +122,9 @@ func readConfig(dir string) (Config, error) {
 	}
 	if c.Version < 1 || c.Version > FormatVersion {
 		return c, fmt.Errorf("open backup: %s has format version %d, this narvault knows %d: use a newer one", name, c.Version, FormatVersion)
+	}
+	if err := checkCompression(c.Compression, c.Level); err != nil {
+		return c, &bincache.DamageError{File: name, Err: err}
 	}
 	return c, nil
 }

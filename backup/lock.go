@@ -25,7 +25,8 @@ func (e *LockedError) Error() string {
 // *LockedError when another process holds it. The caller closes the result.
 func lock(dir string) (io.Closer, error) {
 	name := filepath.Join(dir, lockFile)
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o666)
+	// Whoever made the directory shall not have us write elsewhere.
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o666)
 	if err != nil {
 		return nil, fmt.Errorf("lock backup: %w", err)
 	}
@@ -39,12 +40,29 @@ func lock(dir string) (io.Closer, error) {
 		f.Close()
 		return nil, fmt.Errorf("lock backup: flock %s: %w", name, err)
 	}
-	// Only for the message above, so errors do not matter.
+	return f, sign(f)
+}
+
+// holderPrefix begins what a holder writes into the lock file.
+const holderPrefix = "process "
+
+// sign writes who holds the lock into its file, over what an earlier holder
+// wrote. A file that anybody else wrote is none of ours, and an error.
+func sign(f *os.File) error {
+	before, err := io.ReadAll(io.LimitReader(f, 256))
+	if err == nil && len(before) > 0 && !strings.HasPrefix(string(before), holderPrefix) {
+		err = errors.New("the file is not a lock of narvault")
+	}
+	if err != nil {
+		f.Close()
+		return fmt.Errorf("lock backup: %s: %w", f.Name(), err)
+	}
+	// The rest is only for the message of LockedError, so errors do not matter.
 	host, _ := os.Hostname()
 	if f.Truncate(0) == nil {
-		fmt.Fprintf(f, "process %d on %s\n", os.Getpid(), host)
+		f.WriteAt(fmt.Appendf(nil, "%s%d on %s\n", holderPrefix, os.Getpid(), host), 0)
 	}
-	return f, nil
+	return nil
 }
 
 func holderText(text []byte) string {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"github.com/narvault/narvault/backup/nixstore"
 	"github.com/narvault/narvault/index/bincache"
@@ -30,11 +29,13 @@ type job struct {
 	info    nixstore.PathInfo
 	content *narFile
 	sameAs  *job
+	shared  bool // some other job is sameAs this one
 
 	// made while the job runs
 	temp     *tempNAR
 	listing  []byte // the .ls file, nil when there cannot be one
 	warnings []string
+	healed   string // damage that was found and written over
 	err      error
 	done     chan struct{} // closed when the above is final
 }
@@ -79,8 +80,13 @@ func (p *plan) archived(cache *bincache.Cache, info nixstore.PathInfo) (bool, er
 	if cache == nil {
 		return false, nil
 	}
-	have, err := cache.Lookup(info.Path)
+	have, err := cache.NarInfo(info.Path.Hash())
 	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err == nil && have.StorePath != info.Path {
+		// Nix makes no two names for one hash, so this is damage.
+		p.healed = append(p.healed, fmt.Sprintf("narinfo of %s names %s", info.Path, have.StorePath))
 		return false, nil
 	}
 	if err == nil {
@@ -120,15 +126,14 @@ func (p *plan) findContents(ctx context.Context, cache *bincache.Cache, finished
 		}
 	}
 	for _, j := range p.jobs {
-		if n, ok := finished[j.info.NarHash]; ok && n.NarSize == j.info.NarSize && cache != nil && narFileThere(cache, n) {
-			j.content = &n
-			continue
-		}
 		if first := wanted[j.info.NarHash]; first != nil {
-			j.sameAs = first
+			j.sameAs, first.shared = first, true
 			continue
 		}
 		wanted[j.info.NarHash] = j
+		if n, ok := finished[j.info.NarHash]; ok && n.NarSize == j.info.NarSize && cache != nil && narFileThere(cache, n) {
+			j.content = &n
+		}
 	}
 	return nil
 }
@@ -268,10 +273,4 @@ func (p *plan) estimate(dir string) Estimate {
 	}
 	e.Total = Amount{Paths: p.unchanged.Paths + len(p.jobs), NarSize: p.narSize}
 	return e
-}
-
-// exists reports whether a path is there at all.
-func exists(name string) bool {
-	_, err := os.Lstat(name)
-	return err == nil
 }

@@ -197,7 +197,8 @@ func (p *powerFS) Mkdir(dir string) error {
 func (p *powerFS) Remove(name string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := p.step(); err != nil {
+	// A disk that is full can still delete.
+	if err := p.step(); errors.Is(err, errPower) {
 		return err
 	}
 	restore := p.keep(name)
@@ -209,6 +210,13 @@ func (p *powerFS) Remove(name string) error {
 		p.changed(name, restore)
 	}
 	return nil
+}
+
+// revive lets operations succeed again, as for the next process after a kill.
+func (p *powerFS) revive() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dead, p.failAt = false, 0
 }
 
 // crash takes back what was not made durable. Directories that are deeper go

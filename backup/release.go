@@ -155,12 +155,12 @@ func (b *Backup) ReleaseTime(id ReleaseID) (time.Time, error) {
 }
 
 // Release reads release.json. One that hydra-backup recorded, with closure.txt
-// only, has little more than its name.
+// only, has little more than its name; method and source are empty.
 func (b *Backup) Release(id ReleaseID) (*Release, error) {
 	name := b.releasePath(id, releaseFile)
 	text, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) && isFile(b.releasePath(id, closureFile)) {
-		return &Release{Project: id.Project, Name: id.Name, StoreDir: b.Cache.StoreDir()}, nil
+		return b.closureOnly(id)
 	}
 	if err != nil {
 		return nil, b.releaseError(id, err)
@@ -169,7 +169,26 @@ func (b *Backup) Release(id ReleaseID) (*Release, error) {
 	if err := json.Unmarshal(text, r); err != nil {
 		return nil, &bincache.DamageError{File: name, Err: err}
 	}
+	if r.Version > FormatVersion {
+		return nil, fmt.Errorf("release %s: %s has format version %d, this narvault knows %d: use a newer one", id, name, r.Version, FormatVersion)
+	}
 	return r, nil
+}
+
+// closureOnly makes up the record of a release that has only closure.txt.
+func (b *Backup) closureOnly(id ReleaseID) (*Release, error) {
+	paths, err := b.Closure(id)
+	if err != nil {
+		return nil, err
+	}
+	created, err := b.ReleaseTime(id)
+	if err != nil {
+		return nil, err
+	}
+	return &Release{
+		Version: FormatVersion, Project: id.Project, Name: id.Name, Created: created.UTC().Truncate(time.Second),
+		StoreDir: b.Cache.StoreDir(), Paths: len(paths), Roots: []Root{},
+	}, nil
 }
 
 // Closure reads closure.txt: the store paths of a release, sorted. An empty or
@@ -238,19 +257,16 @@ func writeRelease(fsys disk.FS, b *Backup, r *Release, closure []storepath.Path)
 	if err != nil {
 		return fmt.Errorf("record release %s: %w", id, err)
 	}
-	files := []struct {
+	if err := keepPrevious(fsys, b, id); err != nil {
+		return fmt.Errorf("record release %s: %w", id, err)
+	}
+	for _, f := range []struct {
 		name string
 		data []byte
 	}{
 		{closureFile, formatClosure(closure, r.StoreDir)},
 		{releaseFile, append(text, '\n')},
-	}
-	for _, f := range files {
-		if err := keepPrevious(fsys, dir, f.name); err != nil {
-			return fmt.Errorf("record release %s: %w", id, err)
-		}
-	}
-	for _, f := range files {
+	} {
 		if err := disk.WriteFile(fsys, filepath.Join(dir, f.name), f.data); err != nil {
 			return fmt.Errorf("record release %s: %w", id, err)
 		}
@@ -258,8 +274,49 @@ func writeRelease(fsys disk.FS, b *Backup, r *Release, closure []storepath.Path)
 	return nil
 }
 
-// keepPrevious copies a file of a release to previous/, if it is there.
-func keepPrevious(fsys disk.FS, dir, name string) error {
+// syncRelease makes a record durable that is there already: the run that wrote
+// it may have been killed before it did.
+func syncRelease(fsys disk.FS, b *Backup, id ReleaseID) error {
+	if err := disk.MkdirAll(fsys, b.dir, b.releasePath(id)); err != nil {
+		return err
+	}
+	return fsys.SyncDir(b.releasePath(id))
+}
+
+// keepPrevious copies the record of a release to previous/, if there is one
+// that is whole: a damaged record, or one of which a crash left only the half,
+// does not replace a good one.
+func keepPrevious(fsys disk.FS, b *Backup, id ReleaseID) error {
+	closure, err := b.Closure(id)
+	if err != nil {
+		return ignoreDamage(err)
+	}
+	old, err := b.Release(id)
+	if err != nil {
+		return ignoreDamage(err)
+	}
+	if old.Paths != len(closure) {
+		return nil
+	}
+	for _, name := range []string{closureFile, releaseFile} {
+		if err := copyPrevious(fsys, b.releasePath(id), name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ignoreDamage returns nil for a record that is damaged or not there.
+func ignoreDamage(err error) error {
+	var damage *bincache.DamageError
+	if errors.As(err, &damage) || errors.Is(err, ErrNoRelease) {
+		return nil
+	}
+	return err
+}
+
+// copyPrevious copies a file of a release to previous/, if it is there.
+func copyPrevious(fsys disk.FS, dir, name string) error {
 	data, err := os.ReadFile(filepath.Join(dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

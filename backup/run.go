@@ -2,22 +2,12 @@ package backup
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"reflect"
-	"runtime"
-	"slices"
 	"time"
 
 	"github.com/narvault/narvault/backup/disk"
-	"github.com/narvault/narvault/backup/nixstore"
 	"github.com/narvault/narvault/index/bincache"
-	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
-	"github.com/narvault/narvault/narread/zseek"
 )
 
 // A Request asks for store paths to be backed up as a release.
@@ -30,6 +20,7 @@ type Request struct {
 	Level        int              // of zstd, 0 for what the backup was made with
 	ForceRealise bool             // with Cached: build the outputs that are not valid
 	DryRun       bool             // only say what would be done
+	Cache        bincache.Options // how archives are read that are there already
 	Progress     Progress
 }
 
@@ -108,25 +99,29 @@ func Run(ctx context.Context, dir string, store Store, req Request) (*Result, er
 }
 
 func run(ctx context.Context, fsys disk.FS, dir string, store Store, req Request) (*Result, error) {
+	start := time.Now()
 	if err := req.Check(); err != nil {
 		return nil, err
 	}
-	start := time.Now()
-	selected, err := selectPaths(ctx, store, &req)
-	if err != nil {
+	// Before Nix is asked, and perhaps builds for hours: can the backup be there?
+	if err := mayCreate(dir); err != nil {
+		return nil, fmt.Errorf("create backup: %w", err)
+	}
+	r := &runner{fsys: fsys, dir: dir, store: store, req: &req}
+	defer r.unlock()
+	if isBackup(dir) && !req.DryRun {
+		if err := r.lock(); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.selectPaths(ctx); err != nil {
 		return nil, err
 	}
-	infos, err := store.Infos(ctx, selected.closure)
-	if err != nil {
-		return nil, err
-	}
-	r := &runner{fsys: fsys, dir: dir, store: store, req: &req, selected: selected, infos: infos}
+	work := r.write
 	if req.DryRun {
-		err = r.dryRun(ctx)
-	} else {
-		err = r.locked(ctx)
+		work = r.dryRun
 	}
-	if err != nil {
+	if err := work(ctx); err != nil {
 		return nil, err
 	}
 	r.result.Seconds = time.Since(start).Seconds()
@@ -139,11 +134,8 @@ func (req *Request) Check() error {
 	if req.Method == "" {
 		req.Method = Binary
 	}
-	if req.Compression != "" && req.Compression != "zstd" && req.Compression != "none" {
-		return fmt.Errorf("compression %q is not zstd or none", req.Compression)
-	}
-	if req.Level < 0 || req.Level > maxLevel {
-		return fmt.Errorf("compression level %d is not 1 to %d", req.Level, maxLevel)
+	if err := checkCompression(req.Compression, req.Level); err != nil {
+		return err
 	}
 	if req.ForceRealise && req.Method != Cached {
 		return fmt.Errorf("outputs are realised for method cached only, not for %s", req.Method)
@@ -151,235 +143,13 @@ func (req *Request) Check() error {
 	return nil
 }
 
-// A runner is one run of Run.
-type runner struct {
-	fsys     disk.FS
-	dir      string
-	store    Store
-	req      *Request
-	selected *selection
-	infos    []nixstore.PathInfo
-	result   Result
-}
-
-// dryRun plans without writing.
-func (r *runner) dryRun(ctx context.Context) error {
-	if err := mayCreate(r.dir); err != nil {
-		return err
+// checkCompression accepts what can be written; "" and 0 mean the default.
+func checkCompression(name string, level int) error {
+	if name != "" && name != "zstd" && name != "none" {
+		return fmt.Errorf("compression %q is not zstd or none", name)
 	}
-	var cache *bincache.Cache
-	b, err := Open(r.dir, bincache.Options{})
-	switch {
-	case err == nil:
-		defer b.Close()
-		cache = b.Cache
-	case !errors.Is(err, ErrNoBackup) && !errors.Is(err, fs.ErrNotExist):
-		return err
-	default:
-		b = nil
-	}
-	p, err := makePlan(ctx, cache, make(map[narinfo.Hash]narFile), r.infos)
-	if err != nil {
-		return err
-	}
-	return r.summarise(b, p)
-}
-
-// locked does the work, as the only writer.
-func (r *runner) locked(ctx context.Context) error {
-	if err := mayCreate(r.dir); err != nil {
-		return err
-	}
-	if err := r.fsys.Mkdir(r.dir); err != nil {
-		return err
-	}
-	lock, err := lock(r.dir)
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	b, err := create(r.fsys, r.dir, r.store.Dir(), r.newConfig())
-	if err != nil {
-		return err
-	}
-	defer b.Close()
-	journal := newJournal(r.fsys, r.dir)
-	defer journal.close()
-	finished, err := journal.load()
-	if err != nil {
-		return err
-	}
-	p, err := makePlan(ctx, b.Cache, finished, r.infos)
-	if err != nil {
-		return err
-	}
-	if err := r.summarise(b, p); err != nil {
-		return err
-	}
-	if err := r.execute(ctx, b, journal, p); err != nil {
-		return err
-	}
-	return r.record(b, journal)
-}
-
-func (r *runner) newConfig() Config {
-	c := Config{Compression: defaultCompression, Level: defaultLevel}
-	if r.req.Compression != "" {
-		c.Compression = r.req.Compression
-	}
-	if r.req.Level != 0 {
-		c.Level = r.req.Level
-	}
-	return c
-}
-
-// summarise fills the result from the plan; b is nil when there is no backup
-// yet.
-func (r *runner) summarise(b *Backup, p *plan) error {
-	r.result = Result{
-		Version: FormatVersion, Release: r.req.Release, Method: r.req.Method, DryRun: r.req.DryRun,
-		Estimate: p.estimate(r.dir), Conflicts: p.conflicts, Healed: p.healed,
-	}
-	for _, m := range r.selected.missing {
-		r.result.Missing = append(r.result.Missing, Output{DrvPath: m.Drv, Output: m.Output, Path: m.Path})
-	}
-	if b != nil {
-		changes, err := b.changes(r.req.Release, r.selected.closure)
-		if err != nil {
-			return err
-		}
-		r.result.Changes = changes
-	}
-	if r.req.Progress.Planned != nil {
-		r.req.Progress.Planned(r.result.Estimate)
+	if level < 0 || level > maxLevel {
+		return fmt.Errorf("compression level %d is not 1 to %d", level, maxLevel)
 	}
 	return nil
-}
-
-// none reports whether the closure is what it was; a new release (nil) is not.
-func (c *Changes) none() bool { return c != nil && len(c.Added)+len(c.Removed) == 0 }
-
-// changes returns nil when the release is new, or when its record is damaged
-// and so about to be replaced.
-func (b *Backup) changes(id ReleaseID, closure []storepath.Path) (*Changes, error) {
-	before, err := b.Closure(id)
-	var damage *bincache.DamageError
-	if errors.Is(err, ErrNoRelease) || errors.As(err, &damage) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &Changes{Added: subtract(closure, before), Removed: subtract(before, closure)}, nil
-}
-
-// subtract returns what is in a and not in b; both are sorted.
-func subtract(a, b []storepath.Path) []storepath.Path {
-	rest := []storepath.Path{}
-	for _, p := range a {
-		if _, found := slices.BinarySearch(b, p); !found {
-			rest = append(rest, p)
-		}
-	}
-	return rest
-}
-
-// execute carries out the plan.
-func (r *runner) execute(ctx context.Context, b *Backup, journal *journal, p *plan) error {
-	if err := sweep(r.fsys, b, r.req.Release); err != nil {
-		return err
-	}
-	a := &archiver{fsys: r.fsys, backup: b, store: r.store, journal: journal, progress: &r.req.Progress}
-	if compression, level := r.compression(b); compression != "none" {
-		a.pool = zseek.NewPool(runtime.GOMAXPROCS(0), level)
-	}
-	err := a.run(ctx, p.jobs)
-	r.result.FileSize = a.written
-	for _, j := range p.jobs {
-		r.result.Warnings = append(r.result.Warnings, j.warnings...)
-	}
-	return err
-}
-
-// compression returns what the request says, else what the backup was made
-// with.
-func (r *runner) compression(b *Backup) (name string, level int) {
-	name, level = b.config.Compression, b.config.Level
-	if name == "" {
-		name, level = defaultCompression, defaultLevel
-	}
-	if r.req.Compression != "" {
-		name = r.req.Compression
-	}
-	if r.req.Level != 0 {
-		level = r.req.Level
-	}
-	if level == 0 {
-		level = defaultLevel
-	}
-	return name, level
-}
-
-// sweep removes the temporary files that a crash left. We hold the lock, so
-// they are nobody's.
-func sweep(fsys disk.FS, b *Backup, id ReleaseID) error {
-	for _, dir := range []string{
-		b.dir, b.Cache.Dir(), b.cachePath(narDir),
-		b.releasePath(id), b.releasePath(id, previousDir),
-	} {
-		names, err := readNames(dir)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		for _, name := range names {
-			if !isTemp(name) {
-				continue
-			}
-			if err := fsys.Remove(filepath.Join(dir, name)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func readNames(dir string) ([]string, error) {
-	d, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer d.Close()
-	return d.Readdirnames(-1)
-}
-
-// record writes the release, now that all its paths are there. A record that
-// would say the same again is left alone, so that previous/ keeps its worth.
-func (r *runner) record(b *Backup, journal *journal) error {
-	release := &Release{
-		Version: FormatVersion,
-		Project: r.req.Release.Project, Name: r.req.Release.Name, Description: r.req.Description,
-		Method: r.req.Method, Created: time.Now().UTC().Truncate(time.Second),
-		StoreDir: r.store.Dir(), Paths: len(r.selected.closure), NarSize: r.result.Total.NarSize,
-		Source: Source{Kind: "store"}, Roots: r.selected.roots,
-	}
-	old, err := b.Release(r.req.Release)
-	if err == nil {
-		release.unknown = old.unknown
-		if release.Description == "" {
-			release.Description = old.Description
-		}
-	}
-	if err != nil || !r.result.Changes.none() || !release.equal(old) {
-		if err := writeRelease(r.fsys, b, release, r.selected.closure); err != nil {
-			return err
-		}
-	}
-	return journal.remove()
-}
-
-// equal compares all but the time.
-func (r *Release) equal(other *Release) bool {
-	x, y := *r, *other
-	x.Created, y.Created = time.Time{}, time.Time{}
-	return reflect.DeepEqual(x, y)
 }

@@ -277,3 +277,191 @@ func checkNoTemp(t *testing.T, dir string) {
 		t.Error(err)
 	}
 }
+
+// exists reports whether a path is there at all.
+func exists(name string) bool {
+	_, err := os.Lstat(name)
+	return err == nil
+}
+
+// Content that is shared is read first: a damaged NAR file gets no second user
+// but is written again.
+func TestSharedContentIsVerified(t *testing.T) {
+	for _, offset := range []int64{30, -60} { // in the first frame, and in the last
+		store := newFakeStore(t)
+		content := strings.Repeat("0123456789abcdef", 40_000)
+		a := store.add("a", content)
+		b := store.add("b", content)
+		dir := filepath.Join(t.TempDir(), "backup")
+		mustRun(t, dir, store, request("a", a))
+		files, err := filepath.Glob(filepath.Join(dir, cacheDir, narDir, "*"))
+		if err != nil || len(files) != 1 {
+			t.Fatal(files, err)
+		}
+		data, err := os.ReadFile(files[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		data[(int64(len(data))+offset)%int64(len(data))] ^= 1
+		if err := os.WriteFile(files[0], data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		r := mustRun(t, dir, store, request("b", b))
+		if len(r.Healed) != 1 {
+			t.Errorf("offset %d: healed %v", offset, r.Healed)
+		}
+		checkWhole(t, dir, "p/a", "p/b")
+	}
+}
+
+// After a conflict the release has what the archived path needs.
+func TestConflictKeepsReleaseWhole(t *testing.T) {
+	store := newFakeStore(t)
+	lib, other := store.add("lib", "lib"), store.add("other", "other")
+	p := store.add("p.txt", "one", lib)
+	dir := filepath.Join(t.TempDir(), "backup")
+	mustRun(t, dir, store, request("r", p))
+	if err := os.WriteFile(store.RealPath(p), []byte("two"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	store.register(p, []storepath.Path{other})
+	if r := mustRun(t, dir, store, request("r2", p)); len(r.Conflicts) != 1 {
+		t.Errorf("got %+v", r.Conflicts)
+	}
+	b, err := Open(dir, bincache.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	paths, err := b.Closure(ReleaseID{"p", "r2"})
+	if err != nil || len(paths) != 3 {
+		t.Errorf("closure: %v, %v", paths, err)
+	}
+	if _, err := b.NewExport(paths); err != nil {
+		t.Error(err)
+	}
+	checkWhole(t, dir, "p/r", "p/r2")
+}
+
+// What was finished before an error is not done again, whatever it waited for.
+func TestFinishedNARsAreKept(t *testing.T) {
+	store := newFakeStore(t)
+	bad := store.add("bad.txt", "one")
+	paths := []storepath.Path{bad}
+	for _, name := range []string{"c", "d"} {
+		paths = append(paths, store.add(name, strings.Repeat(name, 1<<20), bad))
+	}
+	top := store.add("top", "top", paths...)
+	if err := os.WriteFile(store.RealPath(top)+"/content", []byte("two"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "backup")
+	if _, err := run(t.Context(), memory{}, dir, store, request("r", top)); err == nil {
+		t.Fatal("a changed path was archived")
+	}
+	checkNoTemp(t, dir)
+	finished, err := newJournal(disk.OS{}, dir).load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, cacheDir, narDir, "*"))
+	if err != nil || len(files) != len(finished) {
+		t.Errorf("NAR files %v, journal %v (%v)", files, finished, err)
+	}
+}
+
+// A record that is damaged, or half a crash's, does not replace a good previous
+// one.
+func TestPreviousStaysGood(t *testing.T) {
+	store := newFakeStore(t)
+	a := store.add("a", "a")
+	b := store.add("b", "b", a)
+	c := store.add("c", "c", b)
+	dir := filepath.Join(t.TempDir(), "backup")
+	release := filepath.Join(dir, releasesDir, "p", "r")
+	for name, damage := range map[string]func() error{
+		"release.json": func() error { return os.WriteFile(release+"/release.json", []byte("{"), 0o644) },
+		"closure.txt":  func() error { return os.Truncate(release+"/closure.txt", 0) },
+		"half of a crash": func() error {
+			return os.WriteFile(release+"/closure.txt", formatClosure([]storepath.Path{a}, store.Dir()), 0o644)
+		},
+	} {
+		mustRun(t, dir, store, request("r", a))
+		mustRun(t, dir, store, request("r", b)) // previous is a
+		if err := damage(); err != nil {
+			t.Fatal(err)
+		}
+		mustRun(t, dir, store, request("r", c))
+		text, err := os.ReadFile(release + "/previous/closure.txt")
+		if want := formatClosure([]storepath.Path{a}, store.Dir()); err != nil || string(text) != string(want) {
+			t.Errorf("%s: previous is %q, %v", name, text, err)
+		}
+		checkWhole(t, dir, "p/r")
+	}
+}
+
+// A backup on a hostile medium does not make us write elsewhere.
+func TestSymlinksAreNotFollowed(t *testing.T) {
+	store := newFakeStore(t)
+	p := store.add("p", "x")
+	for _, name := range []string{lockFile, journalFile, releasesDir + "/p", releasesDir, cacheDir + "/nar", cacheDir} {
+		dir := filepath.Join(t.TempDir(), "backup")
+		mustRun(t, dir, store, request("r", p))
+		outside := t.TempDir()
+		victim := filepath.Join(outside, "victim")
+		if err := os.WriteFile(victim, []byte("precious"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		target := outside
+		if name == lockFile || name == journalFile {
+			target = victim
+		}
+		os.RemoveAll(filepath.Join(dir, name))
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+		q := store.add("q-"+filepath.Base(name), "y "+name)
+		if _, err := run(t.Context(), disk.OS{}, dir, store, request("q", q)); err == nil {
+			t.Errorf("%s: a symlink was followed", name)
+		}
+		entries, err := os.ReadDir(outside)
+		text, _ := os.ReadFile(victim)
+		if err != nil || len(entries) != 1 || string(text) != "precious" {
+			t.Errorf("%s: outside there is %v, %q", name, entries, text)
+		}
+	}
+}
+
+// A file that is called lock and is not ours stays as it is.
+func TestForeignLockFile(t *testing.T) {
+	store := newFakeStore(t)
+	p := store.add("p", "x")
+	dir := t.TempDir()
+	name := filepath.Join(dir, lockFile)
+	if err := os.WriteFile(name, []byte("precious"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err := run(t.Context(), memory{}, dir, store, request("r", p))
+	if text, _ := os.ReadFile(name); err == nil || string(text) != "precious" {
+		t.Errorf("it is %q now, %v", text, err)
+	}
+}
+
+// Where the release cannot be recorded, nothing is copied first.
+func TestReleaseNotWritable(t *testing.T) {
+	store := newFakeStore(t)
+	p, q := store.add("p", "x"), store.add("q", "y")
+	dir := filepath.Join(t.TempDir(), "backup")
+	mustRun(t, dir, store, request("r", p))
+	if err := os.WriteFile(filepath.Join(dir, releasesDir, "x"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	req := request("r", q)
+	req.Release = ReleaseID{"x", "r"}
+	if _, err := run(t.Context(), memory{}, dir, store, req); err == nil {
+		t.Fatal("a file was taken for a project")
+	}
+	if files, _ := filepath.Glob(filepath.Join(dir, cacheDir, narDir, "*")); len(files) != 1 {
+		t.Errorf("NAR files: %v", files)
+	}
+}

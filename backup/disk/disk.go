@@ -31,7 +31,8 @@ type FS interface {
 	// CreateTemp makes a new file in dir, called by TempPrefix, something
 	// random and TempSuffix.
 	CreateTemp(dir string) (File, error)
-	// Append opens a file for appending and makes it if need be.
+	// Append opens a file for appending and makes it if need be. A symlink is an
+	// error.
 	Append(name string) (File, error)
 	// Rename moves a file to a name in the same file system, over what is there.
 	Rename(from, to string) error
@@ -65,7 +66,7 @@ func (OS) CreateTemp(dir string) (File, error) {
 
 // Append implements FS.
 func (OS) Append(name string) (File, error) {
-	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o666)
+	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, 0o666)
 }
 
 // Rename implements FS.
@@ -107,7 +108,8 @@ func (OS) Remove(name string) error {
 }
 
 // MkdirAll makes dir below base, which exists, and every directory between
-// them, each durable before the next.
+// them, each durable before the next. Symlinks on the way are errors: they
+// could lead out of base.
 func MkdirAll(fsys FS, base, dir string) error {
 	rel, err := filepath.Rel(base, dir)
 	if err != nil || !filepath.IsLocal(rel) {
@@ -116,17 +118,28 @@ func MkdirAll(fsys FS, base, dir string) error {
 	for at, rest := base, rel; rest != "." && rest != ""; {
 		var first string
 		first, rest = cutFirst(rest)
-		if _, err := os.Stat(filepath.Join(at, first)); err != nil {
-			if err := fsys.Mkdir(filepath.Join(at, first)); err != nil {
-				return err
-			}
-			if err := fsys.SyncDir(at); err != nil {
-				return err
-			}
+		if err := mkdirDurably(fsys, at, filepath.Join(at, first)); err != nil {
+			return err
 		}
 		at = filepath.Join(at, first)
 	}
 	return nil
+}
+
+// mkdirDurably makes one directory, if need be. It syncs the parent in any
+// case: who made the directory may have been killed before doing so.
+func mkdirDurably(fsys FS, parent, dir string) error {
+	st, err := os.Lstat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = fsys.Mkdir(dir)
+	case err == nil && !st.IsDir():
+		err = fmt.Errorf("make directory %s: %w, and is no directory but %s", dir, fs.ErrExist, st.Mode().Type())
+	}
+	if err != nil {
+		return err
+	}
+	return fsys.SyncDir(parent)
 }
 
 func cutFirst(rel string) (first, rest string) {

@@ -1,0 +1,349 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/nixstore"
+	"github.com/narvault/narvault/index/bincache"
+	"github.com/narvault/narvault/narread/narinfo"
+	"github.com/narvault/narvault/narread/storepath"
+	"github.com/narvault/narvault/narread/zseek"
+)
+
+// A runner is one run of Run.
+type runner struct {
+	fsys  disk.FS
+	dir   string
+	store Store
+	req   *Request
+	held  io.Closer // the write lock, nil before it is taken
+
+	selected *selection
+	infos    []nixstore.PathInfo
+	closure  []storepath.Path // of the release: selected, and what conflicting archived paths need; sorted
+	narSize  int64            // of closure
+	result   Result
+}
+
+func (r *runner) lock() (err error) {
+	if r.held == nil {
+		r.held, err = lock(r.dir)
+	}
+	return err
+}
+
+func (r *runner) unlock() {
+	if r.held != nil {
+		r.held.Close()
+	}
+}
+
+// selectPaths asks the store what belongs to the release.
+func (r *runner) selectPaths(ctx context.Context) (err error) {
+	if r.selected, err = selectPaths(ctx, r.store, r.req); err != nil {
+		return err
+	}
+	r.infos, err = r.store.Infos(ctx, r.selected.closure)
+	return err
+}
+
+// dryRun plans without writing.
+func (r *runner) dryRun(ctx context.Context) error {
+	b, err := Open(r.dir, r.req.Cache)
+	switch {
+	case err == nil:
+		defer b.Close()
+	case errors.Is(err, ErrNoBackup) || errors.Is(err, fs.ErrNotExist):
+		b = nil
+	default:
+		return err
+	}
+	_, err = r.plan(ctx, b, make(map[narinfo.Hash]narFile))
+	return err
+}
+
+// write does the work, as the only writer.
+func (r *runner) write(ctx context.Context) error {
+	if err := r.fsys.Mkdir(r.dir); err != nil {
+		return fmt.Errorf("create backup: %w", err)
+	}
+	if err := r.lock(); err != nil {
+		return err
+	}
+	b, err := create(r.fsys, r.dir, r.store.Dir(), r.newConfig(), r.req.Cache)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	journal := newJournal(r.fsys, r.dir)
+	defer journal.close()
+	finished, err := journal.load()
+	if err != nil {
+		return err
+	}
+	p, err := r.plan(ctx, b, finished)
+	if err != nil {
+		return err
+	}
+	if err := r.archive(ctx, b, journal, p); err != nil {
+		return err
+	}
+	if err := r.record(b); err != nil {
+		return err
+	}
+	return journal.remove()
+}
+
+func (r *runner) newConfig() Config {
+	c := Config{Compression: defaultCompression, Level: defaultLevel}
+	if r.req.Compression != "" {
+		c.Compression = r.req.Compression
+	}
+	if r.req.Level != 0 {
+		c.Level = r.req.Level
+	}
+	return c
+}
+
+// plan compares store and backup, and fills the result; b is nil when there is
+// no backup yet.
+func (r *runner) plan(ctx context.Context, b *Backup, finished map[narinfo.Hash]narFile) (*plan, error) {
+	var cache *bincache.Cache
+	if b != nil {
+		cache = b.Cache
+	}
+	p, err := makePlan(ctx, cache, finished, r.infos)
+	if err != nil {
+		return nil, err
+	}
+	r.result = Result{
+		Version: FormatVersion, Release: r.req.Release, Method: r.req.Method, DryRun: r.req.DryRun,
+		Estimate: p.estimate(r.dir), Conflicts: p.conflicts, Healed: p.healed,
+	}
+	for _, m := range r.selected.missing {
+		r.result.Missing = append(r.result.Missing, Output{DrvPath: m.Drv, Output: m.Output, Path: m.Path})
+	}
+	r.closure, r.narSize = r.selected.closure, p.narSize
+	if b != nil {
+		if err := r.compare(b, p); err != nil {
+			return nil, err
+		}
+	}
+	if r.req.Progress.Planned != nil {
+		r.req.Progress.Planned(r.result.Estimate)
+	}
+	return p, nil
+}
+
+// compare completes the closure by what the backup has, and compares it with
+// the release's last one.
+func (r *runner) compare(b *Backup, p *plan) error {
+	if len(p.conflicts) > 0 {
+		// What is archived stays, and may have other references than what the
+		// store has now.
+		var paths []storepath.Path
+		for _, c := range p.conflicts {
+			paths = append(paths, c.Path)
+		}
+		needed, err := b.PathClosure(paths)
+		if err != nil {
+			return err
+		}
+		for _, extra := range subtract(needed, r.closure) {
+			info, err := b.Cache.Lookup(extra)
+			if err != nil {
+				return err
+			}
+			r.narSize += info.NarSize
+		}
+		r.closure = slices.Compact(slices.Sorted(slices.Values(slices.Concat(r.closure, needed))))
+	}
+	changes, err := b.changes(r.req.Release, r.closure)
+	r.result.Changes = changes
+	return err
+}
+
+// none reports whether the closure is what it was; a new release (nil) is not.
+func (c *Changes) none() bool { return c != nil && len(c.Added)+len(c.Removed) == 0 }
+
+// changes returns nil when the release is new, or when its record is damaged
+// and so about to be replaced.
+func (b *Backup) changes(id ReleaseID, closure []storepath.Path) (*Changes, error) {
+	before, err := b.Closure(id)
+	var damage *bincache.DamageError
+	if errors.Is(err, ErrNoRelease) || errors.As(err, &damage) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Changes{Added: subtract(closure, before), Removed: subtract(before, closure)}, nil
+}
+
+// subtract returns what is in a and not in b; both are sorted.
+func subtract(a, b []storepath.Path) []storepath.Path {
+	rest := []storepath.Path{}
+	for _, p := range a {
+		if _, found := slices.BinarySearch(b, p); !found {
+			rest = append(rest, p)
+		}
+	}
+	return rest
+}
+
+// archive carries out the plan. After it, all that the release needs is
+// durable in the cache.
+func (r *runner) archive(ctx context.Context, b *Backup, journal *journal, p *plan) error {
+	if err := sweep(r.fsys, b, r.req.Release); err != nil {
+		return err
+	}
+	if err := r.reserve(b); err != nil {
+		return err
+	}
+	a := &archiver{fsys: r.fsys, backup: b, store: r.store, journal: journal, progress: &r.req.Progress}
+	if compression, level := r.compression(b); compression != "none" {
+		a.pool = zseek.NewPool(runtime.GOMAXPROCS(0), level)
+	}
+	err := a.run(ctx, p.jobs)
+	r.result.FileSize = a.written
+	for _, j := range p.jobs {
+		r.result.Warnings = append(r.result.Warnings, j.warnings...)
+		if j.healed != "" {
+			r.result.Healed = append(r.result.Healed, j.healed)
+		}
+	}
+	if err != nil {
+		r.unreserve(b)
+		return err
+	}
+	// What an earlier run published and was killed before it synced is part of
+	// this release as well.
+	for _, dir := range []string{b.cachePath(narDir), b.cachePath()} {
+		if err := r.fsys.SyncDir(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reserve makes the directory of the release and tries to write there, before
+// hours of work end in a place that cannot be written.
+func (r *runner) reserve(b *Backup) error {
+	dir := b.releasePath(r.req.Release)
+	err := disk.MkdirAll(r.fsys, b.dir, dir)
+	if err == nil {
+		var f disk.File
+		if f, err = r.fsys.CreateTemp(dir); err == nil {
+			err = errors.Join(f.Close(), r.fsys.Remove(f.Name()))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("record release %s: %w", r.req.Release, err)
+	}
+	return nil
+}
+
+// unreserve removes the directories of a release that never came to be; those
+// that are not empty stay.
+func (r *runner) unreserve(b *Backup) {
+	r.fsys.Remove(b.releasePath(r.req.Release))
+	r.fsys.Remove(b.path(releasesDir, r.req.Release.Project))
+}
+
+// compression returns what the request says, else what the backup was made
+// with.
+func (r *runner) compression(b *Backup) (name string, level int) {
+	name, level = b.config.Compression, b.config.Level
+	if name == "" {
+		name, level = defaultCompression, defaultLevel
+	}
+	if r.req.Compression != "" {
+		name = r.req.Compression
+	}
+	if r.req.Level != 0 {
+		level = r.req.Level
+	}
+	if level == 0 {
+		level = defaultLevel
+	}
+	return name, level
+}
+
+// sweep removes the temporary files that a crash left. We hold the lock, so
+// they are nobody's.
+func sweep(fsys disk.FS, b *Backup, id ReleaseID) error {
+	for _, dir := range []string{
+		b.dir, b.Cache.Dir(), b.cachePath(narDir),
+		b.releasePath(id), b.releasePath(id, previousDir),
+	} {
+		names, err := readNames(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		for _, name := range names {
+			if !isTemp(name) {
+				continue
+			}
+			if err := fsys.Remove(filepath.Join(dir, name)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func readNames(dir string) ([]string, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return d.Readdirnames(-1)
+}
+
+// record writes the release, now that all its paths are there. A record that
+// would say the same again is left alone, so that previous/ keeps its worth.
+func (r *runner) record(b *Backup) error {
+	release := &Release{
+		Version: FormatVersion,
+		Project: r.req.Release.Project, Name: r.req.Release.Name, Description: r.req.Description,
+		Method: r.req.Method, Created: time.Now().UTC().Truncate(time.Second),
+		StoreDir: r.store.Dir(), Paths: len(r.closure), NarSize: r.narSize,
+		Source: Source{Kind: "store"}, Roots: r.selected.roots,
+	}
+	old, err := b.Release(r.req.Release)
+	if err == nil {
+		release.unknown = old.unknown
+		if release.Description == "" {
+			release.Description = old.Description
+		}
+	}
+	var damage *bincache.DamageError
+	if errors.As(err, &damage) {
+		r.result.Healed = append(r.result.Healed, damage.Error())
+	} else if err != nil && !errors.Is(err, ErrNoRelease) {
+		return err // written by a newer narvault: not ours to replace
+	}
+	if err == nil && r.result.Changes.none() && release.equal(old) {
+		return syncRelease(r.fsys, b, r.req.Release)
+	}
+	return writeRelease(r.fsys, b, release, r.closure)
+}
+
+// equal compares all but the time.
+func (r *Release) equal(other *Release) bool {
+	x, y := *r, *other
+	x.Created, y.Created = time.Time{}, time.Time{}
+	return reflect.DeepEqual(x, y)
+}
