@@ -6,12 +6,11 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/narvault/narvault/backup"
 	"github.com/narvault/narvault/fusefs"
-	"github.com/narvault/narvault/narread/storepath"
 )
 
 // mountCommand is "narvault mount".
@@ -19,6 +18,10 @@ type mountCommand struct {
 	s          streams
 	links      string
 	allowOther bool
+	xattrs     bool
+	daemon     bool
+	log        string
+	readyFD    int // set in the server that --daemon starts
 }
 
 func (c *mountCommand) cobra(s streams) *cobra.Command {
@@ -26,15 +29,22 @@ func (c *mountCommand) cobra(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "mount BACKUP MOUNTPOINT",
 		Short: "Show a backup as a tree of files",
-		Long: `Shows a backup as a read-only tree of files, until Ctrl-C or umount:
+		Long: `Shows a backup as a read-only tree of files, until Ctrl-C or narvault umount:
 
-  releases/PROJECT/NAME/HASH-NAME/...     the store paths of each release
-  store/HASH-NAME/...                     every store path
-  exports/releases/PROJECT/NAME.closure   streams for nix-store --import
+  releases/PROJECT/NAME/HASH-NAME/...       the store paths of each release
+  jobs/PROJECT/NAME/JOB.SYSTEM/OUTPUT       links to what it was made for
+  store/HASH-NAME/...                       every store path
+  exports/releases/PROJECT/NAME.closure     streams for nix-store --import
   exports/store/HASH-NAME.closure
+  cache/                                    the binary cache, for file://MOUNTPOINT/cache
+  logs/DERIVATION                           build logs that it has
+  .narvault/{status.json,errors}            what the mount does, which damage it met
 
 Nothing is unpacked: what is read is decompressed while it is read. Symlinks to
-store paths of the backup lead to them inside the mount.`,
+store paths of the backup lead to them inside the mount.
+
+While somebody uses the mount, Ctrl-C names who and goes on serving until they
+are done; a second one takes the mount away at once, a third one cuts them off.`,
 		Args: argRange(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.run(cmd.Context(), args[0], args[1])
@@ -43,6 +53,11 @@ store paths of the backup lead to them inside the mount.`,
 	f := cmd.Flags()
 	f.StringVar(&c.links, "links", "relative", "symlinks into the store: relative (they resolve in the mount) or raw (as archived)")
 	f.BoolVar(&c.allowOther, "allow-other", false, "let other users in")
+	f.BoolVar(&c.xattrs, "xattrs", false, "show NAR hash, references and deriver of store paths as extended attributes (makes ls -l slow)")
+	f.BoolVar(&c.daemon, "daemon", false, "return when the mount is ready and go on serving in the background")
+	f.StringVar(&c.log, "log", "", "write messages to this `FILE` (with --daemon by default narvault/mount.log in the user's state directory)")
+	f.IntVar(&c.readyFD, "ready-fd", 0, "")
+	f.MarkHidden("ready-fd")
 	return cmd
 }
 
@@ -50,28 +65,68 @@ func (c *mountCommand) run(ctx context.Context, dir, mountpoint string) error {
 	if c.links != "relative" && c.links != "raw" {
 		return usageErrorf("--links is relative or raw, not %q", c.links)
 	}
-	b, err := openBackup(dir, c.s.err)
+	if c.daemon {
+		return c.start(ctx, dir, mountpoint)
+	}
+	if c.log != "" {
+		log, err := openLog(c.log)
+		if err != nil {
+			return err
+		}
+		defer log.Close()
+		c.s.err = log
+	}
+	err := c.serve(ctx, dir, mountpoint)
+	if c.readyFD > 0 && err != nil {
+		tellParent(c.readyFD, startMessage{Error: err.Error(), Code: exitCode(ctx, err)})
+	}
+	return err
+}
+
+// serve mounts and serves until the mount ends.
+func (c *mountCommand) serve(ctx context.Context, dir, mountpoint string) error {
+	view, err := newMountView(dir, func(err error) { c.logf("%v", err) })
 	if err != nil {
 		return err
 	}
-	defer b.Close()
-	view := &mountView{backup.NewLive(b, func(err error) { c.logf("%v", err) })}
+	defer view.Close()
 	server, err := fusefs.Mount(view, mountpoint, fusefs.Options{
 		Name:       dir,
 		RawLinks:   c.links == "raw",
 		AllowOther: c.allowOther,
-		Avoid:      []string{dir, spoolDir()},
+		XAttrs:     c.xattrs,
+		Avoid:      []string{dir, spoolDir(), c.log},
 		Logf:       c.logf,
 	})
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(c.s.out, "mounted %s on %s; Ctrl-C unmounts\n", dir, mountpoint)
-	return wait(ctx, server)
+	c.ready(dir, mountpoint)
+	context.AfterFunc(ctx, func() { notifyManager("STOPPING=1") })
+	err = wait(ctx, server)
+	notifyManager("STOPPING=1")
+	return err
 }
 
+// ready says that the mount can be used to whoever waits for that.
+func (c *mountCommand) ready(dir, mountpoint string) {
+	if c.readyFD > 0 {
+		c.logf("mounted %s on %s", dir, mountpoint)
+		tellParent(c.readyFD, startMessage{})
+		c.readyFD = 0 // it is closed
+	} else {
+		fmt.Fprintf(c.s.out, "mounted %s on %s; Ctrl-C unmounts\n", dir, mountpoint)
+	}
+	notifyManager("READY=1")
+}
+
+// logf writes a message; to a file, with the time.
 func (c *mountCommand) logf(format string, args ...any) {
-	fmt.Fprintf(c.s.err, "narvault: "+format+"\n", args...)
+	prefix := "narvault: "
+	if c.log != "" {
+		prefix = time.Now().Format("2006-01-02 15:04:05 ") + prefix
+	}
+	fmt.Fprintf(c.s.err, prefix+format+"\n", args...)
 }
 
 // wait serves until the mount ends. The first signal, which ends ctx, unmounts
@@ -94,60 +149,4 @@ func wait(ctx context.Context, server *fusefs.Server) error {
 		}
 	}()
 	return server.Wait(ctx)
-}
-
-// mountView is a live backup as fusefs wants to see it.
-type mountView struct{ live *backup.Live }
-
-var (
-	_ fusefs.Backup        = (*mountView)(nil)
-	_ fusefs.UsageReporter = (*mountView)(nil)
-)
-
-func (v *mountView) StoreDir() string                 { return v.live.Cache.StoreDir() }
-func (v *mountView) Paths() ([]storepath.Path, error) { return v.live.Paths() }
-
-func (v *mountView) Releases() ([]fusefs.ReleaseID, error) {
-	ids, err := v.live.Releases()
-	if err != nil {
-		return nil, err
-	}
-	out := make([]fusefs.ReleaseID, len(ids))
-	for i, id := range ids {
-		out[i] = fusefs.ReleaseID(id)
-	}
-	return out, nil
-}
-
-func (v *mountView) Closure(id fusefs.ReleaseID) ([]storepath.Path, error) {
-	return v.live.Closure(backup.ReleaseID(id))
-}
-
-func (v *mountView) Open(p storepath.Path) (fusefs.Tree, error) {
-	info, err := v.live.Cache.Lookup(p)
-	if err != nil {
-		return nil, err
-	}
-	return v.live.Cache.Archive(info)
-}
-
-func (v *mountView) ExportRelease(id fusefs.ReleaseID) (fusefs.Stream, error) {
-	paths, err := v.Closure(id)
-	if err != nil {
-		return nil, err
-	}
-	return v.live.NewExport(paths)
-}
-
-func (v *mountView) ExportPath(p storepath.Path) (fusefs.Stream, error) {
-	paths, err := v.live.PathClosure([]storepath.Path{p})
-	if err != nil {
-		return nil, err
-	}
-	return v.live.NewExport(paths)
-}
-
-// Usage answers df with the sizes of all NARs.
-func (v *mountView) Usage() (fusefs.Usage, error) {
-	return fusefs.Usage{Bytes: v.live.NarSize()}, nil
 }
