@@ -1,0 +1,157 @@
+package index
+
+import (
+	"encoding/binary"
+	"errors"
+	"math"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/narvault/narvault/narread/storepath"
+)
+
+// An Entry is a store path and its number.
+type Entry struct {
+	Path   storepath.Path
+	Number uint32 // from 1
+}
+
+// maxNumber is the largest number of a store path: fusefs keeps 23 bits of an
+// inode number for it. A backup that grows by 100 paths an hour gets there in
+// nine years, and then begins anew.
+const maxNumber = 1<<23 - 1
+
+// names is the table of all store paths of a generation, sorted. It takes the
+// bytes of the paths and 8 bytes for each, in memory and, before compression,
+// in the file:
+//
+//	count   4 bytes
+//	ends    4 bytes for each path: where it ends in text
+//	numbers 4 bytes for each path
+//	text    the paths, one after the other
+//
+// Numbers are little-endian.
+type names struct {
+	text    string
+	ends    []uint32
+	numbers []uint32
+}
+
+func (n *names) count() int { return len(n.ends) }
+
+func (n *names) path(i int) storepath.Path {
+	start := uint32(0)
+	if i > 0 {
+		start = n.ends[i-1]
+	}
+	return storepath.Path(n.text[start:n.ends[i]])
+}
+
+// find returns the place of the path that begins with the given hash part.
+func (n *names) find(hash string) (int, bool) {
+	i := sort.Search(n.count(), func(i int) bool { return string(n.path(i)) >= hash })
+	return i, i < n.count() && strings.HasPrefix(string(n.path(i)), hash)
+}
+
+// number returns the number of a path.
+func (n *names) number(p storepath.Path) (uint32, bool) {
+	i, ok := n.find(string(p))
+	if !ok || n.path(i) != p {
+		return 0, false
+	}
+	return n.numbers[i], true
+}
+
+// entries returns the table as a slice whose strings share its memory.
+func (n *names) entries() []Entry {
+	all := make([]Entry, n.count())
+	for i := range all {
+		all[i] = Entry{n.path(i), n.numbers[i]}
+	}
+	return all
+}
+
+var errNames = errors.New("is malformed")
+
+// encodeNames returns the bytes of the file, which decodeNames reads, for
+// entries that are sorted by path.
+func encodeNames(entries []Entry) ([]byte, error) {
+	size := 0
+	for _, e := range entries {
+		size += len(e.Path)
+	}
+	if size > math.MaxUint32 {
+		return nil, errors.New("too many store paths")
+	}
+	b := make([]byte, 0, 4+8*len(entries)+size)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(entries)))
+	end := uint32(0)
+	for _, e := range entries {
+		end += uint32(len(e.Path))
+		b = binary.LittleEndian.AppendUint32(b, end)
+	}
+	for _, e := range entries {
+		b = binary.LittleEndian.AppendUint32(b, e.Number)
+	}
+	for _, e := range entries {
+		b = append(b, e.Path...)
+	}
+	return b, nil
+}
+
+// decodeNames checks all that a table has to be.
+func decodeNames(b []byte) (*names, error) {
+	if len(b) < 4 {
+		return nil, errNames
+	}
+	count := int64(binary.LittleEndian.Uint32(b))
+	if 4+8*count > int64(len(b)) {
+		return nil, errNames
+	}
+	n := &names{
+		ends:    words(b[4:], int(count)),
+		numbers: words(b[4+4*count:], int(count)),
+		text:    string(b[4+8*count:]),
+	}
+	if !n.valid() || !distinct(n.numbers) {
+		return nil, errNames
+	}
+	return n, nil
+}
+
+func words(b []byte, count int) []uint32 {
+	ws := make([]uint32, count)
+	for i := range ws {
+		ws[i] = binary.LittleEndian.Uint32(b[4*i:])
+	}
+	return ws
+}
+
+// valid reports whether all paths are store paths, sorted, with different hash
+// parts.
+func (n *names) valid() bool {
+	start, hash := uint32(0), ""
+	for _, end := range n.ends {
+		if end < start || int64(end) > int64(len(n.text)) {
+			return false
+		}
+		p, err := storepath.Parse(n.text[start:end])
+		if err != nil || p.Hash() <= hash {
+			return false
+		}
+		start, hash = end, p.Hash()
+	}
+	return int(start) == len(n.text)
+}
+
+// distinct reports whether the numbers are all different and possible.
+func distinct(numbers []uint32) bool {
+	sorted := slices.Sorted(slices.Values(numbers))
+	for i, n := range sorted {
+		if n < 1 || n > maxNumber || i > 0 && n == sorted[i-1] {
+			return false
+		}
+	}
+	return true
+}
