@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread"
 	"github.com/narvault/narvault/narread/nar"
 	"github.com/narvault/narvault/narread/storepath"
@@ -56,32 +57,33 @@ func (b *Backup) Find(path string, follow bool) (*Place, error) {
 }
 
 func (b *Backup) find(path string, follow bool) (*Place, error) {
-	if rest, ok := strings.CutPrefix(path, b.Cache.StoreDir()+"/"); ok {
-		return b.findNode(rest, follow)
-	}
 	if strings.HasPrefix(path, "/") {
-		return nil, fmt.Errorf("is not in the store directory %s: %w", b.Cache.StoreDir(), fs.ErrNotExist)
+		inside, ok := belowStore(path, b.Cache.StoreDir())
+		if !ok {
+			return nil, fmt.Errorf("is not in the store directory %s: %w", b.Cache.StoreDir(), fs.ErrNotExist)
+		}
+		return b.findNode(inside, follow)
 	}
-	first, rest, _ := strings.Cut(strings.Trim(path, "/"), "/")
+	for strings.HasPrefix(path, "./") {
+		path = strings.TrimLeft(path[2:], "/")
+	}
+	first, rest, _ := strings.Cut(strings.TrimRight(path, "/"), "/")
 	switch first {
 	case "", ".":
 		return &Place{}, nil
 	case "releases":
 		return b.findInReleases(rest, follow)
 	case "store":
-		if rest == "" {
-			return &Place{Dir: "store"}, nil
-		}
-		return b.findNode(rest, follow)
+		return b.findNode(strings.Split(rest, "/"), follow)
 	}
 	if storepath.ValidHash(first) {
 		info, err := b.Cache.NarInfo(first)
 		if err != nil {
 			return nil, err
 		}
-		return b.findNode(string(info.StorePath)+"/"+rest, follow)
+		return b.findNode(append([]string{string(info.StorePath)}, strings.Split(rest, "/")...), follow)
 	}
-	return b.findNode(strings.Trim(path, "/"), follow)
+	return b.findNode(strings.Split(path, "/"), follow)
 }
 
 func (b *Backup) findInReleases(rest string, follow bool) (*Place, error) {
@@ -98,21 +100,23 @@ func (b *Backup) findInReleases(rest string, follow bool) (*Place, error) {
 	if len(parts) == 2 || parts[2] == "" {
 		return place, nil
 	}
-	base, _, _ := strings.Cut(parts[2], "/")
+	base, below, _ := strings.Cut(parts[2], "/")
 	closure, err := b.Closure(id)
 	if err != nil {
 		return nil, err
 	}
 	for _, p := range closure {
 		if string(p) == base || p.Hash() == base {
-			return b.findNode(string(p)+strings.TrimPrefix(parts[2], base), follow)
+			place, err := b.findNode(append([]string{string(p)}, strings.Split(below, "/")...), follow)
+			return place, b.promised(p, err)
 		}
 	}
 	return nil, fmt.Errorf("release %s has no %s: %w", id, base, fs.ErrNotExist)
 }
 
-func (b *Backup) findNode(path string, follow bool) (*Place, error) {
-	w := &walk{backup: b, rest: strings.Split(path, "/")}
+// findNode follows the components of a path from the store directory on.
+func (b *Backup) findNode(components []string, follow bool) (*Place, error) {
+	w := &walk{backup: b, rest: components}
 	defer w.drop()
 	for len(w.rest) > 0 {
 		if err := w.step(follow); err != nil {
@@ -180,7 +184,7 @@ func (w *walk) down(name string) error {
 	if w.node == nil {
 		p, err := storepath.Parse(name)
 		if err != nil {
-			return fmt.Errorf("%w: %v", fs.ErrNotExist, err)
+			return fmt.Errorf("there is no release and no store path %q: %w", name, fs.ErrNotExist)
 		}
 		w.node, err = w.backup.openNode(p)
 		return err
@@ -220,7 +224,7 @@ func (w *walk) link(target string) error {
 			w.rest = append(inside, w.rest...)
 			return nil
 		}
-		return fmt.Errorf("%s links to %s, which is not in the store directory: %w", w.node.Name(), target, fs.ErrNotExist)
+		return fmt.Errorf("%s links to %q, which is not in the store directory: %w", w.node.Name(), target, fs.ErrNotExist)
 	}
 	w.rest = append(strings.Split(target, "/"), w.rest...)
 	return w.up()
@@ -242,8 +246,25 @@ func belowStore(path, storeDir string) (components []string, ok bool) {
 	return nil, at == storeDir
 }
 
+// promised makes the absence of a store path that something else names damage.
+func (b *Backup) promised(p storepath.Path, err error) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if has, hasErr := b.Cache.Has(p.Hash()); has || hasErr != nil {
+		return err
+	}
+	return &bincache.DamageError{
+		File: b.cachePath(p.Hash() + ".narinfo"),
+		Err:  fmt.Errorf("narinfo of %s is missing: back it up again", p),
+	}
+}
+
 func (b *Backup) openNode(p storepath.Path) (*Node, error) {
 	info, err := b.Cache.Lookup(p)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s is not in the backup: %w", p, fs.ErrNotExist)
+	}
 	if err != nil {
 		return nil, err
 	}

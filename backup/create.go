@@ -26,7 +26,7 @@ var cacheDirs = []string{narDir, "log", "realisations", "build-trace-v2"}
 //go:embed readme.txt
 var readmeText string
 
-// create makes dir, of which mayCreate said that it can be, a backup for the
+// create makes dir, of which MayCreate said that it can be, a backup for the
 // given store directory, or completes one that a crash left half made, and
 // opens it.
 func create(fsys disk.FS, dir, storeDir string, c Config, o bincache.Options) (*Backup, error) {
@@ -44,8 +44,16 @@ func create(fsys disk.FS, dir, storeDir string, c Config, o bincache.Options) (*
 	return b, nil
 }
 
-// mayCreate reports why dir cannot be or become a backup. Its parent must
-// exist: a mistyped mount point shall not become a directory.
+// MayCreate reports why dir cannot be or become a backup; Run does so first of
+// all, too. Nothing is written. The parent of dir must exist: a mistyped mount
+// point shall not become a directory.
+func MayCreate(dir string) error {
+	if err := mayCreate(dir); err != nil {
+		return fmt.Errorf("create backup: %w", err)
+	}
+	return nil
+}
+
 func mayCreate(dir string) error {
 	if dir == "" {
 		return errors.New("the name of its directory is empty")

@@ -49,13 +49,13 @@ func (r *exportRecord) trailer() int64 { return r.nar() + r.info.NarSize }
 // NewExport prepares the stream for paths, which are put into the order that
 // an import needs. They must be closed: an import refuses a path whose
 // references it does not know, so a reference that is not among them is an
-// error. A path that the cache lacks is fs.ErrNotExist.
+// error, and so is a path that the cache lacks (*bincache.DamageError).
 func (b *Backup) NewExport(paths []storepath.Path) (*Export, error) {
 	infos := make(map[storepath.Path]*narinfo.NarInfo, len(paths))
 	for _, p := range paths {
 		info, err := b.Cache.Lookup(p)
 		if err != nil {
-			return nil, fmt.Errorf("export %s: %w", p, err)
+			return nil, fmt.Errorf("export: %w", b.promised(p, err))
 		}
 		infos[p] = info
 	}
@@ -81,8 +81,8 @@ func (b *Backup) NewExport(paths []storepath.Path) (*Export, error) {
 }
 
 // PathClosure returns store paths with all that they refer to, through the
-// References of their narinfos, sorted. A path that the cache lacks is
-// fs.ErrNotExist.
+// References of their narinfos, sorted. A path that the cache lacks is a
+// *bincache.DamageError: something refers to it.
 func (b *Backup) PathClosure(roots []storepath.Path) ([]storepath.Path, error) {
 	seen := make(map[storepath.Path]bool)
 	todo := append([]storepath.Path(nil), roots...)
@@ -95,7 +95,7 @@ func (b *Backup) PathClosure(roots []storepath.Path) ([]storepath.Path, error) {
 		seen[p] = true
 		info, err := b.Cache.Lookup(p)
 		if err != nil {
-			return nil, fmt.Errorf("closure: %w", err)
+			return nil, fmt.Errorf("closure: %w", b.promised(p, err))
 		}
 		todo = append(todo, info.References...)
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -121,7 +120,8 @@ func TestExportIncomplete(t *testing.T) {
 	if _, err := b.NewExport([]storepath.Path{top}); err == nil || !strings.Contains(err.Error(), "not in the closure") {
 		t.Errorf("a list without its references: %v", err)
 	}
-	if _, err := b.NewExport([]storepath.Path{sp("absent")}); !errors.Is(err, fs.ErrNotExist) {
+	var damage *bincache.DamageError
+	if _, err := b.NewExport([]storepath.Path{sp("absent")}); !errors.As(err, &damage) {
 		t.Errorf("an absent path: %v", err)
 	}
 }

@@ -104,8 +104,8 @@ func run(ctx context.Context, fsys disk.FS, dir string, store Store, req Request
 		return nil, err
 	}
 	// Before Nix is asked, and perhaps builds for hours: can the backup be there?
-	if err := mayCreate(dir); err != nil {
-		return nil, fmt.Errorf("create backup: %w", err)
+	if err := MayCreate(dir); err != nil {
+		return nil, err
 	}
 	r := &runner{fsys: fsys, dir: dir, store: store, req: &req}
 	defer r.unlock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -73,6 +74,9 @@ func (c *backupCommand) run(ctx context.Context, dir string, args []string) erro
 	if err != nil {
 		return err
 	}
+	if err := backup.MayCreate(dir); err != nil {
+		return err
+	}
 	store, err := nixstore.Open(ctx, nixstore.Options{URL: c.store, Log: c.s.err})
 	if err != nil {
 		return err
@@ -82,10 +86,13 @@ func (c *backupCommand) run(ctx context.Context, dir string, args []string) erro
 		return err
 	}
 	progress := newProgress(c.s.err, c.quiet || c.dryRun)
-	req.Progress = progress.hooks()
+	req.Progress, req.Cache = progress.hooks(), cacheOptions(c.s.err)
 	result, err := backup.Run(ctx, dir, store, *req)
 	progress.stop()
 	if err != nil {
+		if n := progress.paths.Load(); n > 0 {
+			fmt.Fprintf(c.s.err, "narvault: %s are in the backup; the same command goes on from there\n", progress.counts())
+		}
 		return err
 	}
 	return c.report(dir, result)
@@ -163,9 +170,11 @@ func (c *backupCommand) report(dir string, r *backup.Result) error {
 	} else if !c.quiet {
 		summary(c.s.out, dir, r)
 	}
-	for _, text := range r.Healed {
-		fmt.Fprintf(c.s.err, "narvault: damage in the backup, mended: %s\n", text)
+	mended := "damage in the backup, mended: "
+	if r.DryRun {
+		mended = "damage in the backup, would be mended: "
 	}
+	list(c.s.err, mended, r.Healed)
 	list(c.s.err, "warning: ", r.Warnings)
 	list(c.s.err, "left out: ", leftOut(r))
 	if r.Partial() {
@@ -183,7 +192,7 @@ func list(w io.Writer, prefix string, items []string) {
 			fmt.Fprintf(w, "narvault: %sand %d more; --json lists all\n", prefix, len(items)-i)
 			return
 		}
-		fmt.Fprintf(w, "narvault: %s%s\n", prefix, item)
+		fmt.Fprintf(w, "narvault: %s%s\n", prefix, message(item))
 	}
 }
 
@@ -219,16 +228,35 @@ func summary(w io.Writer, dir string, r *backup.Result) {
 	if r.Shared.Paths > 0 {
 		row("same content", r.Shared, ", stored once")
 	}
-	if r.DryRun {
+	switch {
+	case r.DryRun:
 		row("to be written", r.Write, fmt.Sprintf(", before compression; %s free", size(max(r.Free, 0))))
-	} else {
+	case r.Write.Paths == 0:
+		fmt.Fprintln(w, "  nothing had to be written")
+	default:
 		row("written", r.Write, fmt.Sprintf(", compressed to %s in %s", size(r.FileSize), seconds(r.Seconds)))
 	}
-	if ch := r.Changes; ch != nil && len(ch.Added)+len(ch.Removed) > 0 {
-		fmt.Fprintf(w, "  the release changed: %d store paths added, %d no longer in it\n", len(ch.Added), len(ch.Removed))
+	if ch := r.Changes; ch != nil {
+		changed(w, "new in the release", ch.Added)
+		changed(w, "no longer in the release", ch.Removed)
 	}
 	if !r.DryRun {
-		fmt.Fprintf(w, "  in %s/releases/%s\n", dir, r.Release)
+		fmt.Fprintf(w, "  in %s\n", filepath.Join(dir, "releases", r.Release.String()))
+	}
+}
+
+// changed lists what came into a release, or left it, against its last backup.
+func changed(w io.Writer, what string, paths []storepath.Path) {
+	if len(paths) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "  %s: %s\n", what, count(len(paths), "store path"))
+	for i, p := range paths {
+		if i == maxListed {
+			fmt.Fprintf(w, "    and %d more; --json lists all\n", len(paths)-i)
+			return
+		}
+		fmt.Fprintf(w, "    %s\n", p)
 	}
 }
 

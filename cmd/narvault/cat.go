@@ -21,8 +21,9 @@ type catCommand struct {
 func (c *catCommand) cobra(s streams) *cobra.Command {
 	c.s = s
 	return &cobra.Command{
-		Use:   "cat BACKUP PATH...",
-		Short: "Write archived files to standard output",
+		Use:         "cat BACKUP PATH...",
+		Short:       "Write archived files to standard output",
+		Annotations: map[string]string{uncaught: ""},
 		Long: `Writes the contents of archived files to standard output. Symlinks are followed
 inside the backup. Only those parts of an archive are read and decompressed that
 hold the file, where its compression allows it.`,

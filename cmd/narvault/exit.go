@@ -46,7 +46,10 @@ func report(ctx context.Context, stderr io.Writer, err error) int {
 	case errors.Is(err, syscall.EPIPE):
 		// The reader of our output has gone; it knows why.
 	default:
-		fmt.Fprintf(stderr, "narvault: %v\n", err)
+		fmt.Fprintf(stderr, "narvault: %s\n", message(err.Error()))
+	}
+	if errors.Is(err, syscall.ENOSPC) {
+		fmt.Fprintln(stderr, "narvault: the medium is full; make room and run the same command again, it goes on from where it was")
 	}
 	return code
 }

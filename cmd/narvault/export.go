@@ -22,8 +22,9 @@ type exportCommand struct {
 func (c *exportCommand) cobra(s streams) *cobra.Command {
 	c.s = s
 	return &cobra.Command{
-		Use:   "export BACKUP P/N|STORE-PATH...",
-		Short: "Write closures as a stream for nix-store --import",
+		Use:         "export BACKUP P/N|STORE-PATH...",
+		Short:       "Write closures as a stream for nix-store --import",
+		Annotations: map[string]string{uncaught: ""},
 		Long: `Writes releases (PROJECT/NAME) and store paths, each with all that it refers to,
 as one stream to standard output, for "nix-store --import":
 
@@ -87,17 +88,18 @@ func closureOf(b *backup.Backup, name string) ([]storepath.Path, error) {
 	return b.PathClosure([]storepath.Path{place.Node.Path})
 }
 
-// releaseArgument reports whether an argument is PROJECT/NAME, not a path.
+// releaseArgument reports whether an argument is PROJECT/NAME, not a path:
+// because there is such a release, or because it cannot be a path.
 func releaseArgument(b *backup.Backup, name string) (backup.ReleaseID, bool) {
-	name = strings.TrimSuffix(name, "/")
-	id, err := backup.ParseReleaseID(name)
-	if err != nil || id.Project == "store" || id.Project == "releases" || storepath.ValidHash(id.Project) {
+	id, err := backup.ParseReleaseID(strings.TrimSuffix(name, "/"))
+	if err != nil {
 		return id, false
 	}
-	if _, err := storepath.Parse(id.Project); err == nil {
-		return id, false
+	if _, err := b.ReleaseTime(id); err == nil {
+		return id, true
 	}
-	return id, true
+	_, notPath := storepath.Parse(id.Project)
+	return id, notPath != nil && id.Project != "store" && id.Project != "releases" && !storepath.ValidHash(id.Project)
 }
 
 // interruptible ends a stream when the context does.

@@ -49,3 +49,22 @@ func shown(name string, tty bool) string {
 	}
 	return strconv.Quote(name)
 }
+
+// message makes a text for people safe: names from a backup may hold bytes
+// that control a terminal. Line ends stay.
+func message(text string) string {
+	if !strings.ContainsFunc(text, controls) {
+		return text
+	}
+	var b strings.Builder
+	for _, r := range text {
+		if controls(r) {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+func controls(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }

@@ -24,9 +24,10 @@ type infoCommand struct {
 func (c *infoCommand) cobra(s streams) *cobra.Command {
 	c.s = s
 	cmd := &cobra.Command{
-		Use:   "info BACKUP [PATH|P/N]",
-		Short: "Describe a backup, a release, a store path or a file",
-		Args:  argRange(1, 2),
+		Use:         "info BACKUP [PATH|P/N]",
+		Short:       "Describe a backup, a release, a store path or a file",
+		Annotations: map[string]string{uncaught: ""},
+		Args:        argRange(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p := ""
 			if len(args) == 2 {
@@ -59,8 +60,11 @@ func (c *infoCommand) run(ctx context.Context, dir, path string) error {
 		defer place.Node.Close()
 		return c.node(b, place.Node)
 	}
-	if place.ID.Name != "" {
+	switch {
+	case place.ID.Name != "":
 		return c.release(b, place.ID)
+	case place.Dir != "":
+		return usageErrorf("%s is a list; \"narvault ls\" shows what is in it", path)
 	}
 	return c.backup(ctx, b)
 }
@@ -145,7 +149,7 @@ type pathInfo struct {
 	StorePath  string           `json:"storePath"`
 	File       string           `json:"file,omitempty"`
 	Type       string           `json:"type"`
-	Size       int64            `json:"size,omitempty"`
+	Size       *int64           `json:"size,omitempty"`
 	Executable bool             `json:"executable,omitempty"`
 	Target     string           `json:"target,omitempty"`
 	NarHash    narinfo.Hash     `json:"narHash"`
@@ -168,22 +172,25 @@ func (c *infoCommand) node(b *backup.Backup, n *backup.Node) error {
 	e := n.Listing.Entry(n.Entry)
 	info := pathInfo{
 		Version: backup.FormatVersion, StorePath: n.Path.In(narInfo.StoreDir), File: n.Listing.Path(n.Entry),
-		Type: e.Type.String(), Size: e.Size, Executable: e.Executable, Target: e.Target,
+		Type: e.Type.String(), Executable: e.Executable, Target: e.Target,
 		NarHash: narInfo.NarHash, NarSize: narInfo.NarSize, Entries: n.Listing.Len(),
 		URL: narInfo.URL, Compress: narInfo.Compression, FileSize: narInfo.FileSize,
 		References: append([]storepath.Path{}, narInfo.References...), Deriver: narInfo.Deriver,
 		Sigs: narInfo.Sigs, CA: narInfo.CA,
 	}
-	return c.print(info, func(t *table) { info.rows(t, e) })
+	if e.Type == nar.Regular {
+		info.Size = &e.Size
+	}
+	return c.print(info, func(t *table) { info.rows(t) })
 }
 
-func (info *pathInfo) rows(t *table, e nar.Entry) {
+func (info *pathInfo) rows(t *table) {
 	t.row("store path", info.StorePath)
 	t.optional("file", info.File)
 	t.row("type", info.Type)
-	if e.Type == nar.Regular {
-		t.row("size", fmt.Sprintf("%d bytes", e.Size))
-		t.row("executable", fmt.Sprint(e.Executable))
+	if info.Size != nil {
+		t.row("size", fmt.Sprintf("%d bytes", *info.Size))
+		t.row("executable", fmt.Sprint(info.Executable))
 	}
 	t.optional("target", info.Target)
 	t.row("NAR hash", info.NarHash.String())

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"github.com/narvault/narvault/backup"
 	"github.com/narvault/narvault/narread/nar"
+	"github.com/narvault/narvault/narread/storepath"
 )
 
 // lsCommand is "narvault ls".
@@ -25,9 +27,17 @@ type lsCommand struct {
 func (c *lsCommand) cobra(s streams) *cobra.Command {
 	c.s, c.tty = s, terminal(s.out)
 	cmd := &cobra.Command{
-		Use:   "ls BACKUP [PATH]",
-		Short: "List releases, store paths and archived files",
-		Args:  argRange(1, 2),
+		Use:         "ls BACKUP [PATH]",
+		Short:       "List releases, store paths and archived files",
+		Annotations: map[string]string{uncaught: ""},
+		Long: `Lists a backup, or any other binary cache. PATH is
+
+  releases, releases/PROJECT             releases
+  PROJECT/NAME, releases/PROJECT/NAME    the store paths of a release
+  store                                  all store paths
+  a store path, its hash part, store/HASH-NAME or releases/PROJECT/NAME/HASH-NAME,
+  and what is below it                   archived files`,
+		Args: argRange(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p := ""
 			if len(args) == 2 {
@@ -49,6 +59,9 @@ func (c *lsCommand) run(cmd *cobra.Command, dir, path string) error {
 		return err
 	}
 	defer b.Close()
+	if id, isRelease := releaseArgument(b, path); isRelease {
+		path = "releases/" + id.String()
+	}
 	place, err := b.Find(path, false)
 	if err != nil {
 		return err
@@ -65,19 +78,28 @@ func (c *lsCommand) run(cmd *cobra.Command, dir, path string) error {
 	case place.Dir == "store":
 		err = c.store(cmd, out, b)
 	default:
-		err = c.names(out, "directories", []string{"releases", "store"})
+		err = c.names(out, func(l *listing) *[]string { return &l.Directories }, []string{"releases", "store"})
 	}
 	// What could be listed is, whatever became of the rest.
 	return errors.Join(err, out.Flush())
 }
 
-// names lists words, which are names of files in the mount.
-func (c *lsCommand) names(w io.Writer, key string, names []string) error {
+// A listing is the JSON of a list of names: one of the lists is there.
+type listing struct {
+	Version     int        `json:"version"`
+	Directories []string   `json:"directories,omitzero"`
+	Releases    []string   `json:"releases,omitzero"`
+	StorePaths  []string   `json:"storePaths,omitzero"`
+	StorePath   string     `json:"storePath,omitempty"`
+	Entry       *jsonEntry `json:"entry,omitempty"`
+}
+
+// names lists words; in JSON they are the list that in returns.
+func (c *lsCommand) names(w io.Writer, in func(*listing) *[]string, names []string) error {
 	if c.json {
-		if names == nil {
-			names = []string{}
-		}
-		return printJSON(w, map[string]any{"version": backup.FormatVersion, key: names})
+		l := listing{Version: backup.FormatVersion}
+		*in(&l) = append([]string{}, names...)
+		return printJSON(w, l)
 	}
 	for _, name := range names {
 		fmt.Fprintln(w, shown(name, c.tty))
@@ -100,7 +122,7 @@ func (c *lsCommand) releases(w io.Writer, b *backup.Backup, project string) erro
 	if project != "" && names == nil {
 		return fmt.Errorf("project %s %w", project, backup.ErrNoRelease)
 	}
-	return c.names(w, "releases", names)
+	return c.names(w, func(l *listing) *[]string { return &l.Releases }, names)
 }
 
 func (c *lsCommand) release(w io.Writer, b *backup.Backup, id backup.ReleaseID) error {
@@ -108,11 +130,7 @@ func (c *lsCommand) release(w io.Writer, b *backup.Backup, id backup.ReleaseID) 
 	if err != nil {
 		return err
 	}
-	names := make([]string, len(paths))
-	for i, p := range paths {
-		names[i] = string(p)
-	}
-	return c.names(w, "storePaths", names)
+	return c.storePaths(w, paths)
 }
 
 // store lists every store path of the backup. Damaged narinfos are named and
@@ -122,21 +140,23 @@ func (c *lsCommand) store(cmd *cobra.Command, w io.Writer, b *backup.Backup) err
 	if err != nil {
 		return err
 	}
+	return errors.Join(c.storePaths(w, paths), damage)
+}
+
+func (c *lsCommand) storePaths(w io.Writer, paths []storepath.Path) error {
 	names := make([]string, len(paths))
 	for i, p := range paths {
 		names[i] = string(p)
 	}
-	if err := c.names(w, "storePaths", names); err != nil {
-		return err
-	}
-	return damage
+	return c.names(w, func(l *listing) *[]string { return &l.StorePaths }, names)
 }
 
 // node lists a directory, or shows a file or symlink.
 func (c *lsCommand) node(w io.Writer, n *backup.Node) error {
 	e := n.Listing.Entry(n.Entry)
 	if c.json {
-		return printJSON(w, map[string]any{"version": backup.FormatVersion, "path": string(n.Path), "entry": c.tree(n, n.Entry, 0)})
+		entry := c.tree(n, n.Entry, 0)
+		return printJSON(w, listing{Version: backup.FormatVersion, StorePath: string(n.Path), Entry: &entry})
 	}
 	if e.Type != nar.Directory {
 		c.line(w, e, path.Base(n.Name()))
@@ -195,14 +215,18 @@ func mode(e nar.Entry) string {
 	return "-r--r--r--"
 }
 
-// A jsonEntry is a node of the archive, with the words of Nix's listings.
+// A jsonEntry is a node of the archive, with the words of Nix's listings. JSON
+// has no bytes: names and targets that are not UTF-8 are there a second time,
+// in base64.
 type jsonEntry struct {
-	Name       string      `json:"name,omitempty"`
-	Type       string      `json:"type"`
-	Size       *int64      `json:"size,omitempty"`
-	Executable bool        `json:"executable,omitempty"`
-	Target     string      `json:"target,omitempty"`
-	Entries    []jsonEntry `json:"entries,omitempty"`
+	Name        string      `json:"name,omitempty"`
+	NameBytes   []byte      `json:"nameBytes,omitempty"`
+	Type        string      `json:"type"`
+	Size        *int64      `json:"size,omitempty"`
+	Executable  bool        `json:"executable,omitempty"`
+	Target      string      `json:"target,omitempty"`
+	TargetBytes []byte      `json:"targetBytes,omitempty"`
+	Entries     []jsonEntry `json:"entries,omitempty"`
 }
 
 // tree describes an entry and its children, with --recursive all below it. The
@@ -212,6 +236,12 @@ func (c *lsCommand) tree(n *backup.Node, entry, depth int) jsonEntry {
 	j := jsonEntry{Name: e.Name, Type: e.Type.String(), Executable: e.Executable, Target: e.Target}
 	if e.Type == nar.Regular {
 		j.Size = &e.Size
+	}
+	if !utf8.ValidString(e.Name) {
+		j.NameBytes = []byte(e.Name)
+	}
+	if !utf8.ValidString(e.Target) {
+		j.TargetBytes = []byte(e.Target)
 	}
 	if depth == 0 || c.recursive {
 		for i := range e.N {

@@ -19,8 +19,14 @@ import (
 var version = "development"
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	code := run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr})
+	caught := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
+	ctx, stop := signal.NotifyContext(context.Background(), caught...)
+	// A second signal ends the process at once. (A mount asks for it itself.)
+	context.AfterFunc(ctx, stop)
+	code := run(ctx, os.Args[1:], streams{
+		in: os.Stdin, out: os.Stdout, err: os.Stderr,
+		uncatch: func() { signal.Reset(caught...) },
+	})
 	stop()
 	os.Exit(code)
 }
@@ -30,7 +36,13 @@ type streams struct {
 	in  io.Reader
 	out io.Writer
 	err io.Writer
+	// uncatch lets signals end the process, for commands that have nothing to
+	// clean up.
+	uncatch func()
 }
+
+// uncaught marks such a command in its Annotations.
+const uncaught = "signals end the process"
 
 // run is narvault without the process around it. It returns the exit code.
 func run(ctx context.Context, args []string, s streams) int {
@@ -72,6 +84,11 @@ func newRoot(s streams) *cobra.Command {
 			return cmd.Help()
 		},
 	}
+	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
+		if _, ok := cmd.Annotations[uncaught]; ok {
+			s.uncatch()
+		}
+	}
 	root.SetIn(s.in)
 	root.SetOut(s.out)
 	root.SetErr(s.err)
@@ -97,7 +114,11 @@ type command interface {
 func argRange(min, max int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < min || max >= 0 && len(args) > max {
-			return usageErrorf("%s takes other arguments\nusage: %s", cmd.CommandPath(), cmd.UseLine())
+			problem := "too many arguments"
+			if len(args) < min {
+				problem = "arguments are missing"
+			}
+			return usageErrorf("%s: %s\nusage: %s", cmd.CommandPath(), problem, cmd.UseLine())
 		}
 		return nil
 	}

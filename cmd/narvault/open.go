@@ -18,11 +18,16 @@ const blockCacheSize = 48 << 20
 // openBackup opens a backup or a foreign cache for reading. What is odd but
 // harmless goes to stderr.
 func openBackup(dir string, stderr io.Writer) (*backup.Backup, error) {
-	return backup.Open(dir, bincache.Options{
+	return backup.Open(dir, cacheOptions(stderr))
+}
+
+// cacheOptions is how the archives of a cache are read.
+func cacheOptions(stderr io.Writer) bincache.Options {
+	return bincache.Options{
 		Blocks:   narread.NewCache(blockCacheSize),
 		SpoolDir: spoolDir(),
-		Warn:     func(err error) { fmt.Fprintf(stderr, "narvault: warning: %v\n", err) },
-	})
+		Warn:     func(err error) { fmt.Fprintf(stderr, "narvault: warning: %s\n", message(err.Error())) },
+	}
 }
 
 // spoolDir is where archives without random access are unpacked: the user's

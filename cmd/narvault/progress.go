@@ -34,14 +34,18 @@ func newProgress(w io.Writer, quiet bool) *progress {
 
 func (p *progress) hooks() backup.Progress {
 	if p.quiet {
-		return backup.Progress{}
+		return backup.Progress{Planned: p.planned, Archived: p.archived}
 	}
 	return backup.Progress{Planned: p.planned, Read: p.bytes, Archived: p.archived}
 }
 
 func (p *progress) planned(e backup.Estimate) {
 	p.total = e
-	if e.Write.Paths+e.Shared.Paths == 0 {
+	if e.Free >= 0 && e.Write.NarSize > e.Free {
+		fmt.Fprintf(p.w, "narvault: warning: up to %s are to be written, before compression, and %s are free: there may not be enough room\n",
+			size(e.Write.NarSize), size(e.Free))
+	}
+	if p.quiet || e.Write.Paths+e.Shared.Paths == 0 {
 		return
 	}
 	if !p.tty {
@@ -52,6 +56,7 @@ func (p *progress) planned(e backup.Estimate) {
 	p.bar = progressbar.NewOptions64(e.Write.NarSize,
 		progressbar.OptionSetWriter(p.w),
 		progressbar.OptionShowBytes(true),
+		progressbar.OptionShowCount(),
 		progressbar.OptionSetWidth(24),
 		progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionClearOnFinish(),
