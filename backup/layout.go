@@ -11,6 +11,7 @@
 //	    closure.txt    the store paths of the release, one per line
 //	    release.json   what it is and where it came from (Release)
 //	    previous/      the two files as they were before the last change
+//	  index/           derived from the cache, may be deleted (package index)
 //
 // The files are the truth, and plain Nix can read all that matters of them.
 // Writing keeps an order that leaves a valid cache at every instant, on disk

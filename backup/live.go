@@ -20,19 +20,16 @@ import (
 // same slice comes again. Its methods may be called concurrently.
 type Live struct {
 	*Backup
-	warn func(error)
+	warn  func(error)
+	index *indexReader // nil: none
 
 	mu       sync.Mutex
-	listed   stamp               // of the cache directory when names was read
-	byHash   map[string]livePath // by hash part
+	listed   stamp                     // of the cache directory when names was read
+	byHash   map[string]storepath.Path // by hash part; "" for a damaged narinfo
 	paths    []storepath.Path
+	summed   []storepath.Path // the paths that narSize is of
+	narSize  int64
 	closures map[ReleaseID]liveClosure
-}
-
-// A livePath is what a narinfo said; the zero value stands for a damaged one.
-type livePath struct {
-	path    storepath.Path
-	narSize int64
 }
 
 type liveClosure struct {
@@ -45,7 +42,7 @@ type liveClosure struct {
 func NewLive(b *Backup, warn func(error)) *Live {
 	return &Live{
 		Backup: b, warn: warn,
-		byHash:   make(map[string]livePath),
+		byHash:   make(map[string]storepath.Path),
 		closures: make(map[ReleaseID]liveClosure),
 	}
 }
@@ -117,10 +114,14 @@ func (l *Live) update(hashes []string) (changed bool, err error) {
 	}
 	fresh := slices.DeleteFunc(hashes, func(hash string) bool {
 		p, known := l.byHash[hash]
-		return known && p.path != "" // what was damaged may have been mended
+		return known && p != "" // what was damaged may have been mended
+	})
+	fresh = l.index.named(fresh, func(hash string, p storepath.Path) {
+		l.byHash[hash] = p
+		changed = true
 	})
 	err = l.Cache.Scan(context.Background(), fresh, func(info *narinfo.NarInfo) {
-		l.byHash[info.StorePath.Hash()] = livePath{info.StorePath, info.NarSize}
+		l.byHash[info.StorePath.Hash()] = info.StorePath
 		changed = true
 	}, l.damaged)
 	return changed, err
@@ -129,7 +130,7 @@ func (l *Live) update(hashes []string) (changed bool, err error) {
 func (l *Live) damaged(d *bincache.DamageError) {
 	hash := hashOfFile(d.File)
 	if _, known := l.byHash[hash]; !known {
-		l.byHash[hash] = livePath{}
+		l.byHash[hash] = ""
 		l.warn(d)
 	}
 }
@@ -137,8 +138,8 @@ func (l *Live) damaged(d *bincache.DamageError) {
 func (l *Live) sorted() []storepath.Path {
 	paths := make([]storepath.Path, 0, len(l.byHash))
 	for _, p := range l.byHash {
-		if p.path != "" {
-			paths = append(paths, p.path)
+		if p != "" {
+			paths = append(paths, p)
 		}
 	}
 	slices.Sort(paths)
@@ -172,13 +173,25 @@ func (l *Live) Closure(id ReleaseID) ([]storepath.Path, error) {
 	return paths, nil
 }
 
-// NarSize returns the bytes of all store paths as NARs that Paths has seen.
-func (l *Live) NarSize() int64 {
+// NarSize returns the bytes of all store paths as NARs. It reads all narinfos,
+// but only again when store paths came or went.
+func (l *Live) NarSize(ctx context.Context) (int64, error) {
+	paths, err := l.Paths()
+	if err != nil {
+		return 0, err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var sum int64
-	for _, p := range l.byHash {
-		sum += p.narSize
+	if !sameSlice(paths, l.summed) {
+		totals, _, err := l.Totals(ctx)
+		if err != nil {
+			return 0, err
+		}
+		l.summed, l.narSize = paths, totals.NarSize
 	}
-	return sum
+	return l.narSize, nil
+}
+
+func sameSlice(a, b []storepath.Path) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }

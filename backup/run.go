@@ -87,7 +87,7 @@ func (p *Progress) archived(j *job) {
 }
 
 // Run backs up store paths as a release in the backup directory dir, which is
-// made if it is not there. What must not be collected meanwhile is locked in
+// made if it is not there, and brings its index up to date. What must not be collected meanwhile is locked in
 // the store until the store is closed.
 //
 // On error the backup is as good as before: every release is whole, and what
@@ -95,11 +95,19 @@ func (p *Progress) archived(j *job) {
 // *nixstore.InvalidPathsError (nothing was written), *ChangedError,
 // *LockedError, and those of the context.
 func Run(ctx context.Context, dir string, store Store, req Request) (*Result, error) {
-	return run(ctx, disk.OS{}, dir, store, req)
+	start := time.Now()
+	r, err := run(ctx, disk.OS{}, dir, store, req)
+	if err != nil || req.DryRun {
+		return r, err
+	}
+	if warning := publishIndex(ctx, dir, &req); warning != "" {
+		r.Warnings = append(r.Warnings, warning)
+	}
+	r.Seconds = time.Since(start).Seconds()
+	return r, nil
 }
 
 func run(ctx context.Context, fsys disk.FS, dir string, store Store, req Request) (*Result, error) {
-	start := time.Now()
 	if err := req.Check(); err != nil {
 		return nil, err
 	}
@@ -124,7 +132,6 @@ func run(ctx context.Context, fsys disk.FS, dir string, store Store, req Request
 	if err := work(ctx); err != nil {
 		return nil, err
 	}
-	r.result.Seconds = time.Since(start).Seconds()
 	return &r.result, nil
 }
 

@@ -148,6 +148,10 @@ func (a *Archive) blocks() (*blocks, error) {
 	})
 }
 
+// RandomAccess reports whether any part of the NAR can be read, and verified,
+// without the rest. If not, the first read takes the whole archive.
+func (a *Archive) RandomAccess() bool { return a.direct }
+
 // Size returns the size of the NAR.
 func (a *Archive) Size() int64 { return a.o.NarSize }
 

@@ -36,6 +36,9 @@ func usageErrorf(format string, args ...any) error {
 // rest.
 var errPartial = errors.New("done in part")
 
+// errDamage is returned by a command that found damage and has named it.
+var errDamage = errors.New("damage found")
+
 // report writes what is to be said about err and returns the exit code.
 func report(ctx context.Context, stderr io.Writer, err error) int {
 	code := exitCode(ctx, err)
@@ -72,7 +75,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitInterrupted
 	case errors.As(err, &locked):
 		return exitBusy
-	case errors.As(err, &cacheFile), errors.As(err, &archive):
+	case errors.As(err, &cacheFile), errors.As(err, &archive), errors.Is(err, errDamage):
 		return exitDamage
 	case errors.Is(err, errPartial):
 		return exitPartial

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,9 @@ type mountView struct {
 	dir     string
 	options bincache.Options
 	warn    func(error) // of what happens to the backup
+
+	endIndexing context.CancelFunc
+	indexing    sync.WaitGroup
 
 	mu  sync.Mutex
 	cur *session // guarded by mu
@@ -48,7 +52,8 @@ var (
 	_ fusefs.Locator          = (*mountView)(nil)
 )
 
-// newMountView opens the backup in dir. The caller closes the view.
+// newMountView opens the backup in dir, and brings its index up to date in the
+// background if nobody else does. The caller closes the view.
 func newMountView(dir string, warn func(error)) (*mountView, error) {
 	v := &mountView{dir: dir, warn: warn, options: bincache.Options{
 		Blocks:   narread.NewCache(blockCacheSize),
@@ -56,15 +61,31 @@ func newMountView(dir string, warn func(error)) (*mountView, error) {
 		Warn:     warn,
 	}}
 	var err error
-	v.cur, err = v.open()
-	return v, err
+	if v.cur, err = v.open(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	v.endIndexing = cancel
+	v.indexing.Go(func() { v.tendIndex(ctx, v.cur) })
+	return v, nil
+}
+
+// tendIndex checks an index that a backup keeps, and builds the one in the
+// user's cache directory.
+func (v *mountView) tendIndex(ctx context.Context, s *session) {
+	err := s.TendIndex(ctx)
+	if err != nil && ctx.Err() == nil {
+		v.warn(err)
+	}
 }
 
 // Close closes the backup.
 func (v *mountView) Close() error {
+	v.endIndexing()
+	v.indexing.Wait()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return errors.Join(v.cur.files.Close(), v.cur.Close())
+	return errors.Join(v.cur.files.Close(), v.cur.CloseIndex(), v.cur.Close())
 }
 
 func (v *mountView) open() (*session, error) {
@@ -79,6 +100,9 @@ func (v *mountView) open() (*session, error) {
 	if s.files, err = s.CacheFiles(); err != nil {
 		b.Close()
 		return nil, err
+	}
+	if err := s.UseIndex(); err != nil {
+		v.warn(err) // it is slower without
 	}
 	return s, nil
 }
@@ -158,11 +182,7 @@ func (v *mountView) Open(p storepath.Path) (fusefs.Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	info, err := s.Cache.Lookup(p)
-	if err != nil {
-		return nil, err
-	}
-	return s.Cache.Archive(info)
+	return s.OpenTree(p)
 }
 
 func (v *mountView) ExportRelease(id fusefs.ReleaseID) (fusefs.Stream, error) {
@@ -195,7 +215,8 @@ func (v *mountView) Usage() (fusefs.Usage, error) {
 	if err != nil {
 		return fusefs.Usage{}, err
 	}
-	return fusefs.Usage{Bytes: s.NarSize()}, nil
+	bytes, err := s.NarSize(context.Background())
+	return fusefs.Usage{Bytes: bytes}, err
 }
 
 // Jobs returns the roots of a release.

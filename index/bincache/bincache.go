@@ -150,22 +150,27 @@ func (c *Cache) Has(hash string) (bool, error) {
 // error is fs.ErrNotExist when there is none, a *DamageError when it is not
 // what Nix accepts or belongs to another path or store directory.
 func (c *Cache) NarInfo(hash string) (*narinfo.NarInfo, error) {
+	info, _, err := c.narInfo(hash)
+	return info, err
+}
+
+func (c *Cache) narInfo(hash string) (info *narinfo.NarInfo, text []byte, err error) {
 	if !storepath.ValidHash(hash) {
-		return nil, fmt.Errorf("%q is no hash part of a store path: %w", hash, fs.ErrNotExist)
+		return nil, nil, fmt.Errorf("%q is no hash part of a store path: %w", hash, fs.ErrNotExist)
 	}
 	name := hash + narInfoExt
-	text, err := c.readFile(name, maxNarInfo)
+	text, err = c.readFile(name, maxNarInfo)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	info, err := narinfo.Parse(text)
+	info, err = narinfo.Parse(text)
 	if err == nil {
 		err = c.fits(hash, info)
 	}
 	if err != nil {
-		return nil, &DamageError{File: c.path(name), Err: err}
+		return nil, nil, &DamageError{File: c.path(name), Err: err}
 	}
-	return info, nil
+	return info, text, nil
 }
 
 // fits checks a narinfo against its place.
@@ -185,14 +190,20 @@ func (c *Cache) fits(hash string, info *narinfo.NarInfo) error {
 // Lookup is NarInfo for a whole store path: one with the same hash part but
 // another name is fs.ErrNotExist.
 func (c *Cache) Lookup(p storepath.Path) (*narinfo.NarInfo, error) {
-	info, err := c.NarInfo(p.Hash())
+	info, _, err := c.LookupText(p)
+	return info, err
+}
+
+// LookupText is Lookup, and returns the bytes of the file as well.
+func (c *Cache) LookupText(p storepath.Path) (info *narinfo.NarInfo, text []byte, err error) {
+	info, text, err = c.narInfo(p.Hash())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if info.StorePath != p {
-		return nil, fmt.Errorf("%s: %w (the cache holds %s)", p, fs.ErrNotExist, info.StorePath)
+		return nil, nil, fmt.Errorf("%s: %w (the cache holds %s)", p, fs.ErrNotExist, info.StorePath)
 	}
-	return info, nil
+	return info, text, nil
 }
 
 // CheckURL accepts the URL of a NAR file only if it names a file below the

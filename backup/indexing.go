@@ -1,0 +1,207 @@
+package backup
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/narvault/narvault/index"
+	"github.com/narvault/narvault/narread/nar"
+	"github.com/narvault/narvault/narread/narinfo"
+	"github.com/narvault/narvault/narread/storepath"
+)
+
+// indexDir is where the index of a backup lives, if the medium allows it.
+const indexDir = "index"
+
+// identity tells this backup's index from those of others.
+func (b *Backup) identity() (string, error) { return index.Identity(b.Cache, b.config.ID) }
+
+// IndexDir returns where the index of this backup is to be built: in it, if it
+// is a backup, on a file system where the index can live, and writable; else in
+// the user's cache directory.
+func (b *Backup) IndexDir() (string, error) {
+	own := b.path(indexDir)
+	if !b.foreign && index.Suits(own, true) == nil {
+		return own, nil
+	}
+	return b.userIndexDir()
+}
+
+func (b *Backup) userIndexDir() (string, error) {
+	id, err := b.identity()
+	if err != nil {
+		return "", err
+	}
+	return index.UserDir(id, "")
+}
+
+// BuildIndex brings the index in dir up to date with the cache's files. With
+// deep, every archive is read that has to be to know what is in it; without,
+// only those are that cost little because any block of them can be read alone.
+func (b *Backup) BuildIndex(ctx context.Context, dir string, deep bool, o index.BuildOptions) (*index.Stats, error) {
+	var err error
+	if o.Cache, err = b.identity(); err != nil {
+		return nil, err
+	}
+	if !deep {
+		o.Listing = b.cheapListing
+	}
+	return index.Build(ctx, dir, b.Cache, o)
+}
+
+// cheapListing returns the listing of an archive that can be entered anywhere.
+func (b *Backup) cheapListing(_ context.Context, info *narinfo.NarInfo) (*nar.Listing, error) {
+	archive, err := b.Cache.Archive(info)
+	if err != nil {
+		return nil, err
+	}
+	defer archive.Close()
+	if !archive.RandomAccess() {
+		return nil, nil
+	}
+	return archive.Listing()
+}
+
+// publishIndex brings the index of a backup up to date after a run. The index
+// is derived: the backup is complete without it, so its errors are warnings.
+func publishIndex(ctx context.Context, dir string, req *Request) (warning string) {
+	b, err := Open(dir, req.Cache)
+	if err != nil {
+		return fmt.Sprintf("index: %v", err)
+	}
+	defer b.Close()
+	own := b.path(indexDir)
+	if index.Suits(own, true) != nil {
+		return "" // whoever mounts the backup makes one elsewhere
+	}
+	if _, err := b.BuildIndex(ctx, own, false, index.BuildOptions{}); err != nil {
+		return fmt.Sprintf("the index could not be brought up to date (\"narvault index %s\" does it later): %v", dir, err)
+	}
+	return ""
+}
+
+// An indexReader answers a Live from an index. It only saves work. Which store paths there are, and what their
+// narinfos say, is read from the files as ever; the name that belongs to a hash
+// part and the listing that belongs to a narinfo come from the index. Nil is no
+// index.
+type indexReader struct {
+	dir  string
+	own  bool // it is the backup's, and kept up to date by every backup
+	live *index.Live
+	warn func(error)
+}
+
+// UseIndex lets l ask the index of the backup: its own if that can be used,
+// else the one in the user's cache directory, which need not be there yet. It
+// must be called before the first question. CloseIndex ends it.
+func (l *Live) UseIndex() error {
+	id, err := l.identity()
+	if err != nil {
+		return err
+	}
+	dir, own := l.path(indexDir), true
+	if l.foreign || !usable(dir, id) {
+		own = false
+		if dir, err = l.userIndexDir(); err != nil {
+			return err
+		}
+		if err := index.Suits(dir, false); err != nil {
+			return err
+		}
+	}
+	l.index = &indexReader{dir: dir, own: own, warn: l.warn, live: index.NewLive(dir, index.LiveOptions{
+		Options: index.Options{Cache: id}, Warn: l.warn,
+	})}
+	return nil
+}
+
+// usable reports whether there is an index that can be opened.
+func usable(dir, id string) bool {
+	if index.Suits(dir, false) != nil {
+		return false
+	}
+	ix, err := index.Open(dir, index.Options{Cache: id})
+	if err != nil {
+		return false
+	}
+	ix.Close()
+	return true
+}
+
+// TendIndex does what the index in use needs, and may take long: one that
+// every backup brings up to date is read and verified, the one in the user's
+// cache directory is built, or brought up to date.
+func (l *Live) TendIndex(ctx context.Context) error {
+	if l.index == nil {
+		return nil
+	}
+	if !l.index.own {
+		_, err := l.BuildIndex(ctx, l.index.dir, false, index.BuildOptions{})
+		return err
+	}
+	ix, err := l.index.live.Acquire()
+	if err != nil {
+		return err
+	}
+	defer ix.Close()
+	return ix.Verify(ctx)
+}
+
+// CloseIndex lets go of the index.
+func (l *Live) CloseIndex() error {
+	if l.index == nil {
+		return nil
+	}
+	return l.index.live.Close()
+}
+
+// with runs use with the newest generation; without an index that can be used,
+// it returns false.
+func (r *indexReader) with(use func(*index.Index)) bool {
+	if r == nil {
+		return false
+	}
+	ix, err := r.live.Acquire()
+	if err != nil {
+		return false // Live has warned
+	}
+	defer ix.Close()
+	use(ix)
+	return true
+}
+
+// named moves the hash parts whose store path the index knows from hashes to
+// found, and returns the rest.
+func (r *indexReader) named(hashes []string, found func(hash string, p storepath.Path)) (rest []string) {
+	rest = hashes
+	r.with(func(ix *index.Index) {
+		rest = rest[:0:0]
+		for _, hash := range hashes {
+			if e, ok := ix.ByHash(hash); ok {
+				found(hash, e.Path)
+			} else {
+				rest = append(rest, hash)
+			}
+		}
+	})
+	return rest
+}
+
+// listing returns the listing of a NAR if the index has it for the narinfo as
+// it is now.
+func (r *indexReader) listing(p storepath.Path, text []byte) (l *nar.Listing) {
+	r.with(func(ix *index.Index) {
+		record, err := ix.Record(p)
+		if err == nil && record.NarInfoSum == sha256.Sum256(text) {
+			l, err = record.Listing()
+		}
+		var none *index.NoListingError
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.As(err, &none) {
+			r.warn(err)
+		}
+	})
+	return l
+}

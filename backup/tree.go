@@ -1,0 +1,84 @@
+package backup
+
+import (
+	"sync"
+
+	"github.com/narvault/narvault/narread"
+	"github.com/narvault/narvault/narread/nar"
+	"github.com/narvault/narvault/narread/storepath"
+)
+
+// A Tree is an archived store path, open for reading: what fusefs wants of one.
+// If an index has its listing, its NAR file is opened only when a content is
+// read. Its methods may be called concurrently, Close when no other is running.
+type Tree struct {
+	listing *nar.Listing // nil if the index has it not
+	size    int64
+	open    func() (*narread.Archive, error)
+
+	mu      sync.Mutex
+	archive *narread.Archive // guarded by mu, nil until it is needed
+}
+
+// OpenTree opens a store path. The caller closes it.
+func (l *Live) OpenTree(p storepath.Path) (*Tree, error) {
+	info, text, err := l.Cache.LookupText(p)
+	if err != nil {
+		return nil, err
+	}
+	t := &Tree{
+		listing: l.index.listing(p, text), size: info.NarSize,
+		open: func() (*narread.Archive, error) { return l.Cache.Archive(info) },
+	}
+	if t.listing == nil {
+		_, err = t.opened()
+	}
+	return t, err
+}
+
+func (t *Tree) opened() (*narread.Archive, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.archive != nil {
+		return t.archive, nil
+	}
+	archive, err := t.open()
+	if err == nil {
+		t.archive = archive
+	}
+	return archive, err
+}
+
+// ReadAt reads bytes of the NAR, as narread.Archive does.
+func (t *Tree) ReadAt(p []byte, off int64) (int, error) {
+	archive, err := t.opened()
+	if err != nil {
+		return 0, err
+	}
+	return archive.ReadAt(p, off)
+}
+
+// Listing returns what is in the NAR.
+func (t *Tree) Listing() (*nar.Listing, error) {
+	if t.listing != nil {
+		return t.listing, nil
+	}
+	archive, err := t.opened()
+	if err != nil {
+		return nil, err
+	}
+	return archive.Listing()
+}
+
+// Size returns the size of the NAR in bytes.
+func (t *Tree) Size() int64 { return t.size }
+
+// Close closes the NAR file if it was opened.
+func (t *Tree) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.archive == nil {
+		return nil
+	}
+	return t.archive.Close()
+}
