@@ -7,7 +7,9 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
@@ -25,8 +27,11 @@ type cacheView struct {
 
 // A cacheDir is what a directory held when it was last listed.
 type cacheDir struct {
-	source[int]
-	members *members // guarded by source.mu
+	name string
+
+	mu      sync.Mutex
+	time    time.Time // guarded by mu: of the directory, then
+	members *members  // guarded by mu
 }
 
 // Close has nothing to do.
@@ -144,10 +149,7 @@ func (v *cacheView) openDir(key node) (*cacheDir, int64, error) {
 	if !dir {
 		return nil, 0, errNotDir
 	}
-	d := &cacheDir{members: none}
-	d.now = v.f.cat.clock.now
-	d.read = func() ([]int, error) { return v.numbers(name) }
-	return d, 0, nil
+	return &cacheDir{name: name, members: none}, 0, nil
 }
 
 // numbers lists a directory.
@@ -166,26 +168,41 @@ func (v *cacheView) numbers(dir string) ([]int, error) {
 	return v.names.intern(paths)
 }
 
-// members returns the numbers of what is in a directory.
-func (v *cacheView) members(n node) (m *members, err error) {
+// members returns the numbers of what is in a directory. At the beginning of a
+// listing they are as new as the directory's attributes, with which the kernel
+// keeps the listing; its continuation goes on with the same ones.
+func (v *cacheView) members(n node, begin bool) (m *members, err error) {
 	err = v.dirs.with(n, func(d *cacheDir) error {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		changed, err := d.changed()
-		if err != nil {
-			return cacheError(err, errNoNode)
-		}
-		if changed {
-			d.members = d.members.next(slices.Clone(d.raw), &v.f.cat.clock)
+		if begin || d.members == none {
+			err = v.update(d)
 		}
 		m = d.members
-		return nil
+		return err
 	})
 	return m, err
 }
 
+// update lists a directory again if it changed. Needs d.mu.
+func (v *cacheView) update(d *cacheDir) error {
+	info, err := v.files.CacheStat(strings.TrimSuffix(d.name, "/"))
+	if err != nil {
+		return cacheError(err, errNoNode)
+	}
+	if d.members != none && info.Time.Equal(d.time) {
+		return nil
+	}
+	nums, err := v.numbers(d.name)
+	if err != nil {
+		return cacheError(err, errNoNode)
+	}
+	d.members, d.time = d.members.next(nums, &v.f.cat.clock), info.Time
+	return nil
+}
+
 func (v *cacheView) list(n node, after int, yield func(key int, e dirent) bool) error {
-	m, err := v.members(n)
+	m, err := v.members(n, after == 0)
 	if err != nil {
 		return err
 	}

@@ -8,8 +8,10 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,6 +24,7 @@ func TestMain(m *testing.M) {
 	}
 	work := map[string]func(string) error{
 		"mmap": childMmap, "holes": childHoles, "handle": childHandle, "open-handle": childOpenHandle, "seekdir": childSeekdir, "serve": childServe,
+		"cached": childCached, "storm": childStorm, "xattr": childXAttr,
 	}
 	if err := work[mode](os.Args[len(os.Args)-1]); err != nil {
 		fmt.Println(err)
@@ -181,4 +184,79 @@ func childServe(dir string) error {
 	}
 	fmt.Println("ready")
 	return s.Wait(context.Background())
+}
+
+// childCached prints how much of a file is in the page cache.
+func childCached(file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	data, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	pages := make([]byte, (len(data)+4095)/4096)
+	if _, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&data[0])), uintptr(len(data)), uintptr(unsafe.Pointer(&pages[0]))); errno != 0 {
+		return errno
+	}
+	n := 0
+	for _, p := range pages {
+		n += int(p & 1)
+	}
+	fmt.Printf("%d MiB\n", n>>8)
+	return nil
+}
+
+// childStorm reads a file again and again, past the page cache, while it gets
+// thousands of signals.
+func childStorm(file string) error {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGUSR1)
+	done := make(chan struct{})
+	sent := 0
+	go func() {
+		defer close(done)
+		for range 3000 {
+			unix.Tgkill(os.Getpid(), os.Getpid(), syscall.SIGUSR1)
+			unix.Kill(os.Getpid(), syscall.SIGURG)
+			sent++
+		}
+	}()
+	fd, err := unix.Open(file, unix.O_RDONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, 1<<20+4096)
+	buf = buf[4096-uintptr(unsafe.Pointer(&buf[0]))%4096:][:1<<20]
+	want := content(1 << 20)
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		n, err := unix.Pread(fd, buf, 0)
+		if err != nil || !bytes.Equal(buf[:n], want[:n]) || n == 0 {
+			return fmt.Errorf("after %d signals: read %d bytes, %v", sent, n, err)
+		}
+	}
+	return nil
+}
+
+// childXAttr prints the names of all extended attributes, and one of them.
+func childXAttr(file string) error {
+	buf := make([]byte, 1000)
+	n, err := unix.Listxattr(file, buf)
+	if err != nil {
+		return err
+	}
+	fmt.Print(string(bytes.ReplaceAll(buf[:n], []byte{0}, []byte{' '})))
+	n, err = unix.Getxattr(file, "user.nix.narHash", buf)
+	fmt.Println(string(buf[:max(n, 0)]))
+	return err
 }

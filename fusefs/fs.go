@@ -60,8 +60,8 @@ func newFileSystem(b Backup, o Options) (*fileSystem, error) {
 		f.damage.locate = l.Locate
 	}
 	f.cat = newCatalogue(b, time.Now, f.errors.add)
-	f.trees = handles[*tree]{open: f.openTree, maxN: o.MaxTrees, maxCost: o.MaxListingBytes}
-	f.streams = handles[*stream]{open: f.openStream, maxN: o.MaxStreams, maxCost: math.MaxInt64, idle: streamIdle}
+	f.trees = handles[*tree]{open: f.openTree, maxN: o.MaxTrees, maxCost: o.MaxListingBytes, minAge: o.reopenAfter}
+	f.streams = handles[*stream]{open: f.openStream, maxN: o.MaxStreams, maxCost: math.MaxInt64, idle: streamIdle, minAge: o.reopenAfter}
 	f.views = map[int]viewPair{
 		viewStore:         {f.storeDir(), pathView{f}},
 		viewExportPaths:   {f.exportPathsDir(), streamView{f: f}},

@@ -19,6 +19,11 @@ type handles[V io.Closer] struct {
 	maxN    int
 	maxCost int64
 	idle    time.Duration // 0: for ever
+	// minAge is how old an opened thing must be before an error makes it worth
+	// to open it again. It must also have been used for longer than opening it
+	// took: some archives are decoded as a whole for that, and every page that
+	// cannot be read is an error.
+	minAge time.Duration
 
 	mu     sync.Mutex
 	byKey  map[node]*handle[V] // guarded by mu
@@ -35,13 +40,15 @@ type handle[V io.Closer] struct {
 	v     V
 	cost  int64
 	err   error
-	born  time.Time     // when opening it began
-	took  time.Duration // what opening it took
 
+	born  time.Time     // guarded by handles.mu: when opening it, or the last try to do so anew, began
+	took  time.Duration // guarded by handles.mu: what that took
 	users int           // guarded by handles.mu
 	last  time.Time     // guarded by handles.mu: of last use
 	elem  *list.Element // guarded by handles.mu: in unused, or nil
-	spent bool          // guarded by handles.mu: no longer in byKey, closed by its last user
+	spent bool          // guarded by handles.mu: replaced in byKey, closed by its last user
+
+	reopening bool // guarded by handles.mu
 }
 
 var errOpenPanicked = errors.New("opening it panicked")
@@ -98,39 +105,59 @@ func (h *handles[V]) with(key node, use func(V) error) error {
 		if err != nil {
 			return err
 		}
-		stale, err := h.run(e, use)
-		if !stale || !first {
+		replaced, err := h.run(e, use)
+		if !replaced || !first {
 			return err
 		}
 	}
 }
 
 // run is one use of an acquired handle, which it releases.
-func (h *handles[V]) run(e *handle[V], use func(V) error) (stale bool, err error) {
+func (h *handles[V]) run(e *handle[V], use func(V) error) (replaced bool, err error) {
 	defer h.release(e)
 	if err = use(e.v); errors.Is(err, errBackup) {
-		stale = h.discard(e)
+		replaced = h.reopen(e)
 	}
-	return stale, err
+	return replaced, err
 }
 
-// minAge is how old an opened thing must be before an error makes it worth to
-// open it again. It must also have been used for longer than opening it took:
-// some archives are decoded as a whole for that, and every page that cannot be
-// read is an error.
-const minAge = time.Second
-
-// discard makes the next acquire of e's key open it anew, and reports whether
-// it will.
-func (h *handles[V]) discard(e *handle[V]) bool {
+// reopen opens what e stands for anew, and reports whether there is another
+// handle for it now. If it cannot be opened, e stays: what is open of a file
+// that was damaged meanwhile may be all that can still be read of it.
+func (h *handles[V]) reopen(e *handle[V]) bool {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !e.spent && h.byKey[e.key] == e && time.Since(e.born) > max(minAge, 4*e.took) {
-		delete(h.byKey, e.key)
-		h.cost -= e.cost
-		e.spent = true
+	spent := e.spent
+	due := !spent && !e.reopening && time.Since(e.born) > max(h.minAge, 4*e.took)
+	e.reopening = e.reopening || due
+	h.mu.Unlock()
+	if !due {
+		return spent
 	}
-	return e.spent
+	n := &handle[V]{key: e.key, ready: make(chan struct{}), err: errOpenPanicked, born: time.Now()}
+	defer h.replace(e, n) // also when open panics
+	close(n.ready)
+	n.v, n.cost, n.err = h.open(e.key)
+	return n.err == nil
+}
+
+// replace puts n in the place of e, which is in use, if opening it went well.
+func (h *handles[V]) replace(e, n *handle[V]) {
+	h.mu.Lock()
+	n.took = time.Since(n.born)
+	e.reopening = false
+	if n.err != nil {
+		e.born, e.took = n.born, n.took
+		h.mu.Unlock()
+		return
+	}
+	e.spent = true
+	h.byKey[e.key] = n
+	h.cost += n.cost - e.cost
+	n.last = time.Now()
+	n.elem = h.unused.PushFront(n)
+	old := h.evict()
+	h.mu.Unlock()
+	closeAll(old)
 }
 
 // opened publishes the outcome of opening e.

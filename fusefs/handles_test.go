@@ -162,3 +162,53 @@ func TestHandlesCloseIdle(t *testing.T) {
 		}
 	})
 }
+
+// After an error of the backup a thing is opened anew, once, if it is old.
+func TestHandlesReopenAfterError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, opened, closed := testHandles(10, 1000)
+		h.minAge = time.Second
+		bad := &backupError{errors.New("bad")}
+		uses := 0
+		fail := func(thing) error { uses++; return bad }
+		if err := h.with(1, fail); err != bad || uses != 1 || *opened != 1 {
+			t.Errorf("young: %v after %d uses of %d", err, uses, *opened)
+		}
+		time.Sleep(2 * time.Second)
+		if err := h.with(1, fail); err != bad || uses != 3 || *opened != 2 || closed.Load() != 1 {
+			t.Errorf("old: %v after %d uses of %d, %d closed", err, uses, *opened, closed.Load())
+		}
+		time.Sleep(2 * time.Second)
+		uses = 0
+		mends := func(thing) error {
+			if uses++; uses == 1 {
+				return bad
+			}
+			return nil
+		}
+		if err := h.with(1, mends); err != nil || *opened != 3 {
+			t.Errorf("mended: %v, opened %d", err, *opened)
+		}
+		time.Sleep(2 * time.Second)
+		if err := h.with(1, func(thing) error { return errNoName }); err != errNoName || *opened != 3 {
+			t.Errorf("no error of the backup: %v, opened %d", err, *opened)
+		}
+
+		// Who still uses the old one closes it.
+		e, err := h.acquire(1)
+		must(t, err)
+		before := closed.Load()
+		h.with(1, fail)
+		if closed.Load() != before {
+			t.Error("closed while in use")
+		}
+		h.release(e)
+		if n, cost := h.size(); closed.Load() != before+1 || n != 1 || cost != 1 {
+			t.Errorf("%d closed, want %d; %d open at %d", closed.Load(), before+1, n, cost)
+		}
+		h.close()
+		if n, _ := h.size(); n != 0 || int(closed.Load()) != *opened {
+			t.Errorf("after close %d are open, %d of %d closed", n, closed.Load(), *opened)
+		}
+	})
+}

@@ -50,6 +50,8 @@ type Options struct {
 	// up on who has a file of the mount open, or a copy of the mount, after it
 	// was taken away: 5 s by default.
 	Linger time.Duration
+
+	reopenAfter time.Duration // handles.minAge: 1 s by default
 }
 
 func (o Options) withDefaults() Options {
@@ -67,6 +69,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Linger <= 0 {
 		o.Linger = 5 * time.Second
+	}
+	if o.reopenAfter <= 0 {
+		o.reopenAfter = time.Second
 	}
 	return o
 }
