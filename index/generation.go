@@ -121,12 +121,11 @@ func (g *generation) openNames(cache string) error {
 	if cache != "" && m.Cache != cache {
 		return damage(g.dir, "is of another cache: %s, not %s", m.Cache, cache)
 	}
-	if g.codec, err = newCodec(); err != nil {
+	n, err := readNames(filepath.Join(g.dir, namesFile), m)
+	if err != nil {
 		return err
 	}
-	name := filepath.Join(g.dir, namesFile)
-	n, err := readNames(name, g.codec.pack, m)
-	if err != nil {
+	if g.codec, err = newCodec(); err != nil {
 		return err
 	}
 	g.manifest, g.names = m, n
@@ -135,7 +134,7 @@ func (g *generation) openNames(cache string) error {
 }
 
 // readNames reads and checks the names that m describes.
-func readNames(name string, pack *zpack.Codec, m *manifest) (*names, error) {
+func readNames(name string, m *manifest) (*names, error) {
 	f, ok := m.find(namesFile)
 	if !ok || f.Tail != 0 || f.TailSum != f.Sum {
 		return nil, damage(name, "is not in the manifest")
@@ -149,6 +148,10 @@ func readNames(name string, pack *zpack.Codec, m *manifest) (*names, error) {
 	}
 	if tooDense(uint64(m.NamesSize), uint64(len(packed))) {
 		return nil, damage(name, "has a table of %d bytes", m.NamesSize)
+	}
+	pack, err := zpack.New() // for this alone: it would keep the whole table
+	if err != nil {
+		return nil, err
 	}
 	table, err := pack.Unpack(packed, m.NamesSize)
 	if err != nil {

@@ -33,7 +33,7 @@ type LiveOptions struct {
 	// DefaultInterval, negative: it always looks.
 	Interval time.Duration
 	// Warn is told once of each generation that cannot be opened; the one before
-	// is then kept.
+	// is then kept. It must not call the Live.
 	Warn func(error)
 }
 

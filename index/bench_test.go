@@ -1,0 +1,158 @@
+package index
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/narvault/narvault/index/bincache"
+	"github.com/narvault/narvault/narread/nar"
+	"github.com/narvault/narvault/narread/narinfo"
+	"github.com/narvault/narvault/narread/storepath"
+)
+
+const benchPaths = 100_000
+
+// benchCache makes a cache of as many narinfos as a large backup has, with
+// references, and without archives.
+func benchCache(b *testing.B) *bincache.Cache {
+	b.Helper()
+	dir := b.TempDir()
+	must(b, os.WriteFile(filepath.Join(dir, bincache.InfoFile), nil, 0o644))
+	rnd := rand.New(rand.NewPCG(1, 2))
+	paths := make([]storepath.Path, benchPaths)
+	for i := range paths {
+		paths[i] = storepath.Path(fmt.Sprintf("%s-%s-%d.%d", randomHash(rnd), word(rnd), rnd.IntN(10), rnd.IntN(40)))
+	}
+	for _, p := range paths {
+		info := &narinfo.NarInfo{
+			StoreDir: "/nix/store", StorePath: p, Compression: "zstd",
+			FileSize: rnd.Int64N(1 << 24), NarSize: 112, NarHash: randomSum(rnd),
+			Deriver: storepath.Path(randomHash(rnd) + string(p[storepath.HashLen:]) + ".drv"),
+		}
+		sum := narinfo.Hash(randomSum(rnd))
+		info.FileHash, info.URL = sum.String(), "nar/"+sum.Nix32()+".nar.zst"
+		for range rnd.IntN(10) {
+			info.References = append(info.References, paths[rnd.IntN(len(paths))])
+		}
+		must(b, os.WriteFile(filepath.Join(dir, p.Hash()+narInfoExt), info.Bytes(), 0o644))
+	}
+	c, err := bincache.Open(dir, bincache.Options{})
+	must(b, err)
+	b.Cleanup(func() { c.Close() })
+	return c
+}
+
+func randomSum(rnd *rand.Rand) (sum [32]byte) {
+	for i := range sum {
+		sum[i] = byte(rnd.Uint32())
+	}
+	return sum
+}
+
+// word returns one of 2,000 names, most of which are rare.
+func word(rnd *rand.Rand) string {
+	n := int(2000 * rnd.Float64() * rnd.Float64())
+	r := rand.New(rand.NewPCG(7, uint64(n)))
+	b := make([]byte, 3+r.IntN(14))
+	for i := range b {
+		b[i] = "eeettaaooinnsrhldcumfpgwybvkxjqz-"[r.IntN(33)]
+	}
+	return string(append([]byte{'p'}, b...))
+}
+
+// tinyListing is what a NAR of one empty file has.
+func tinyListing(context.Context, *narinfo.NarInfo) (*nar.Listing, error) {
+	var l nar.Builder
+	if err := l.Add(nar.Header{Type: nar.Regular}); err != nil {
+		return nil, err
+	}
+	return l.Listing()
+}
+
+// BenchmarkBuild is the first build of 100,000 store paths, and a second one
+// that reuses all but one.
+func BenchmarkBuild(b *testing.B) {
+	c := benchCache(b)
+	var first, second time.Duration
+	var size int64
+	for b.Loop() {
+		dir := b.TempDir()
+		start := time.Now()
+		s, err := Build(b.Context(), dir, c, BuildOptions{Listing: tinyListing})
+		must(b, err)
+		first += time.Since(start)
+		size = s.Size
+		lost := filepath.Join(c.Dir(), string(hashes(b, c)[0])+narInfoExt)
+		must(b, os.Rename(lost, lost+".x"))
+		start = time.Now()
+		_, err = Build(b.Context(), dir, c, BuildOptions{Listing: tinyListing})
+		must(b, err)
+		second += time.Since(start)
+		must(b, os.Rename(lost+".x", lost))
+	}
+	b.ReportMetric(first.Seconds()/float64(b.N), "s/first")
+	b.ReportMetric(second.Seconds()/float64(b.N), "s/second")
+	b.ReportMetric(float64(size)/benchPaths, "bytes/path")
+}
+
+func hashes(b *testing.B, c *bincache.Cache) []string {
+	b.Helper()
+	hs, err := c.Hashes()
+	must(b, err)
+	return hs
+}
+
+// BenchmarkOpen opens an index of 100,000 store paths.
+func BenchmarkOpen(b *testing.B) {
+	dir := b.TempDir()
+	_, err := Build(b.Context(), dir, benchCache(b), BuildOptions{Listing: tinyListing})
+	must(b, err)
+	var names, all float64
+	for b.Loop() {
+		before := heap()
+		ix, err := Open(dir, Options{})
+		must(b, err)
+		b.StopTimer()
+		names = heap() - before
+		if len(ix.Paths()) != benchPaths {
+			b.Fatal("paths")
+		}
+		all = heap() - before
+		must(b, ix.Close())
+		b.StartTimer()
+	}
+	b.ReportMetric(names/1e6, "MB-open")
+	b.ReportMetric(all/1e6, "MB-paths")
+}
+
+func heap() float64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc)
+}
+
+// BenchmarkRecord reads records at random, listings included.
+func BenchmarkRecord(b *testing.B) {
+	dir := b.TempDir()
+	_, err := Build(b.Context(), dir, benchCache(b), BuildOptions{Listing: tinyListing})
+	must(b, err)
+	ix, err := Open(dir, Options{})
+	must(b, err)
+	defer ix.Close()
+	paths := ix.Paths()
+	rnd := rand.New(rand.NewPCG(1, 2))
+	b.ReportAllocs()
+	for b.Loop() {
+		r, err := ix.Record(paths[rnd.IntN(len(paths))].Path)
+		must(b, err)
+		_, err = r.Listing()
+		must(b, err)
+	}
+}
