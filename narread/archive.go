@@ -30,6 +30,10 @@ type Options struct {
 	// Cache is where decoded blocks are kept; nil means a small one for this
 	// archive alone.
 	Cache *Cache
+	// Layout, if not nil, is what Archive.Layout returned for this very file:
+	// opening it then reads nothing. One that cannot be of this file is not used.
+	// Where one is wrong all the same, reads return a DamageError.
+	Layout []byte
 	// SpoolDir is where temporary files go; "" means os.TempDir.
 	SpoolDir string
 	// Warn, if not nil, is told by Open what is wrong but can be read all the
@@ -77,6 +81,9 @@ func Open(src Source, size int64, o Options) (*Archive, error) {
 	if a.cache == nil {
 		a.cache = NewCache(defaultCache)
 	}
+	if a.enterByLayout() {
+		return a, nil
+	}
 	if err := a.detect(); err != nil {
 		return nil, err
 	}
@@ -117,10 +124,7 @@ func (a *Archive) enterable() error {
 		}
 		a.random = &plain{fixed: fixed{size: a.o.NarSize, width: blockSize}, f: &a.file}
 	case formatZstd:
-		// A frame that is read in pieces and does not stay in the cache would be
-		// decoded for every piece.
-		limit := max(min(maxFrame, a.cache.max/2), blockSize)
-		fs, err := openFrames(&a.file, &a.cache.dec, a.o.NarSize, limit, a.warn)
+		fs, err := openFrames(&a.file, &a.cache.dec, a.o.NarSize, a.frameLimit(), a.warn)
 		if err == errNoFrames {
 			return nil
 		} else if err != nil {
@@ -129,6 +133,12 @@ func (a *Archive) enterable() error {
 		a.random, a.direct = fs, fs.checked
 	}
 	return nil
+}
+
+// frameLimit is the largest content of a frame for random access: one that is
+// read in pieces and does not stay in the cache would be decoded for every piece.
+func (a *Archive) frameLimit() int64 {
+	return max(min(maxFrame, a.cache.max/2), blockSize)
 }
 
 // blocks returns the verified blocks, making them at the first call.
