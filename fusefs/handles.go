@@ -77,14 +77,18 @@ func (h *handles[V]) acquire(key node) (*handle[V], error) {
 // acquireOpen is acquire for what is open, nil if it is not.
 func (h *handles[V]) acquireOpen(key node) *handle[V] {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	e, ok := h.byKey[key]
-	if !ok || e.elem == nil { // absent, being opened, or busy: not worth waiting for
-		h.mu.Unlock()
+	if !ok {
 		return nil
 	}
-	h.use(e)
-	h.mu.Unlock()
-	return e
+	select {
+	case <-e.ready:
+		h.use(e)
+		return e
+	default: // being opened: not worth waiting for
+		return nil
+	}
 }
 
 // use adds a user of e. Needs mu.

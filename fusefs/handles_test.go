@@ -71,8 +71,13 @@ func TestHandlesInUseStay(t *testing.T) {
 	if closed.Load() != 0 {
 		t.Error("closed what is in use")
 	}
-	if h.acquireOpen(1) != nil || h.acquireOpen(9) != nil {
-		t.Error("acquireOpen waits or opens")
+	if e := h.acquireOpen(1); e != a {
+		t.Error("acquireOpen does not find what is open")
+	} else {
+		h.release(e)
+	}
+	if h.acquireOpen(9) != nil {
+		t.Error("acquireOpen opens")
 	}
 	h.close()
 	if closed.Load() != 0 {
