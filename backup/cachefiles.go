@@ -95,7 +95,7 @@ func (c *CacheFiles) stat(name string) (fs.FileInfo, error) {
 			return nil, notShown(name) // dangling, or it leaves the cache
 		}
 	}
-	if err == nil && !info.IsDir() && !info.Mode().IsRegular() {
+	if err == nil && !info.IsDir() && (!info.Mode().IsRegular() || !ofCache(name)) {
 		return nil, notShown(name)
 	}
 	return info, err
@@ -226,7 +226,7 @@ func (c *CacheFiles) read(dir string, paths []storepath.Path) ([]string, error) 
 func (c *CacheFiles) shown(dir string, e fs.DirEntry, paths []storepath.Path) string {
 	name := e.Name()
 	switch {
-	case hidden(name), dir == "" && !e.IsDir() && !ofCache(name, paths):
+	case hidden(name), dir == "" && (!e.IsDir() && !ofCache(name) || !good(name, paths)):
 		return ""
 	case e.IsDir():
 		return name + "/"
@@ -239,20 +239,32 @@ func (c *CacheFiles) shown(dir string, e fs.DirEntry, paths []storepath.Path) st
 	return name
 }
 
-// ofCache reports whether a file belongs at the top of a cache that has the given
-// store paths. nix-push 1.x had its NAR files there.
-func ofCache(name string, paths []storepath.Path) bool {
-	if hash, ok := strings.CutSuffix(name, narInfoExt); ok {
-		i, _ := slices.BinarySearch(paths, storepath.Path(hash))
-		return i < len(paths) && paths[i].Hash() == hash
+// ofCache reports whether a file may be in a cache, which at the top has few
+// kinds of them. nix-push 1.x had its NAR files there.
+func ofCache(name string) bool {
+	if strings.Contains(name, "/") || name == bincache.InfoFile {
+		return true
 	}
 	hash, ok := strings.CutSuffix(name, lsExt)
-	return name == bincache.InfoFile || ok && storepath.ValidHash(hash) || strings.Contains(name, ".nar")
+	return ok && storepath.ValidHash(hash) || strings.Contains(name, ".nar")
+}
+
+// good reports whether a file at the top is no narinfo, or one of paths.
+func good(name string, paths []storepath.Path) bool {
+	hash, ok := strings.CutSuffix(name, narInfoExt)
+	if !ok {
+		return true
+	}
+	i, _ := slices.BinarySearch(paths, storepath.Path(hash))
+	return i < len(paths) && paths[i].Hash() == hash
 }
 
 // Open opens a regular file. The caller closes it.
 func (c *CacheFiles) Open(name string) (*os.File, int64, error) {
 	if err := c.allowed(name); err != nil {
+		return nil, 0, err
+	}
+	if _, err := c.stat(name); err != nil {
 		return nil, 0, err
 	}
 	// Not blocking: a pipe may have taken its place.
