@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,10 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/narvault/narvault/index/bincache"
+	"github.com/narvault/narvault/narread"
 	"github.com/narvault/narvault/narread/nar"
 	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
 	"github.com/narvault/narvault/narread/testenv"
+	"github.com/narvault/narvault/narread/zseek"
 )
 
 type storePath = storepath.Path
@@ -199,7 +202,8 @@ func TestLargeRecord(t *testing.T) {
 		if info.StorePath == p {
 			return huge, nil
 		}
-		return readListing(ctx, c, info)
+		l, _, err := readContents(ctx, c, info, false)
+		return l, err
 	}})
 	f.check(dir)
 	f.add("x")
@@ -277,5 +281,52 @@ func TestLocation(t *testing.T) {
 	}
 	if err := suits("/", false); err != nil {
 		t.Log(err) // wherever the tests run
+	}
+}
+
+// The layout of an archive is kept, and opens it; a shallow build reads none
+// that it would have to decode as a whole.
+func TestLayoutAndShallow(t *testing.T) {
+	f := newFakeCache(t, 2)
+	p := f.paths()[0]
+	packed := storepath.Path(randomHash(f.rnd) + "-packed")
+	archive := f.randomNAR()
+	f.put(packed, archive)
+	info, err := narinfo.Parse(f.want[packed].file)
+	must(t, err)
+	var out bytes.Buffer
+	w := zseek.NewWriter(&out, zseek.NewPool(1, 3), zseek.WriterOptions{})
+	_, err = w.Write(archive)
+	must(t, errors.Join(err, w.Close()))
+	must(t, os.WriteFile(filepath.Join(f.dir, info.URL), out.Bytes(), 0o644))
+	info.Compression, info.FileSize = "zstd", int64(out.Len())
+	listing := f.want[packed].listing
+	f.write(packed, info.Bytes())
+	f.want[packed].listing = listing
+
+	dir := t.TempDir()
+	if s := f.build(dir, BuildOptions{Shallow: true}); s.NoListing != 2 {
+		t.Errorf("shallow: %+v", s)
+	}
+	checkNoListing(t, dir, p)
+	if s := f.build(dir, BuildOptions{}); s.NoListing != 0 || s.Reused != 1 {
+		t.Errorf("deep: %+v", s)
+	}
+	if s := f.build(dir, BuildOptions{Shallow: true}); !s.Unchanged {
+		t.Errorf("shallow again: %+v", s)
+	}
+	f.check(dir)
+	ix, err := Open(dir, Options{})
+	must(t, err)
+	defer ix.Close()
+	r, err := ix.Record(packed)
+	must(t, err)
+	a, err := narread.Open(bytes.NewReader(out.Bytes()), int64(out.Len()), narread.Options{
+		Compression: "zstd", NarSize: info.NarSize, NarHash: info.NarHash, Layout: r.Layout,
+	})
+	must(t, err)
+	defer a.Close()
+	if got, err := io.ReadAll(io.NewSectionReader(a, 0, a.Size())); err != nil || !bytes.Equal(got, archive) || len(r.Layout) == 0 {
+		t.Errorf("opened by a layout of %d bytes: %v", len(r.Layout), err)
 	}
 }

@@ -3,10 +3,12 @@ package index
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -155,4 +157,59 @@ func BenchmarkRecord(b *testing.B) {
 		_, err = r.Listing()
 		must(b, err)
 	}
+}
+
+// BenchmarkSize is the size of an index whose store paths have some 50 entries
+// with names as packages have them.
+func BenchmarkSize(b *testing.B) {
+	f := newFakeCache(b, 0)
+	var refs []storepath.Path
+	for range 2000 {
+		p := storepath.Path(fmt.Sprintf("%s-%s-1.%d", randomHash(f.rnd), word(f.rnd), f.rnd.IntN(40)))
+		sum := narinfo.Hash(randomSum(f.rnd))
+		info := &narinfo.NarInfo{
+			StoreDir: "/nix/store", StorePath: p, Compression: "zstd", FileSize: f.rnd.Int64N(1 << 24), NarHash: randomSum(f.rnd),
+			FileHash: sum.String(), URL: "nar/" + sum.Nix32() + ".nar.zst", References: refs,
+			Deriver: storepath.Path(randomHash(f.rnd) + string(p[storepath.HashLen:]) + ".drv"),
+		}
+		info.NarSize = packageListing(b, p).NarSize()
+		f.write(p, info.Bytes())
+		if refs = append(refs, p); len(refs) > 8 {
+			refs = refs[4:]
+		}
+	}
+	listing := func(_ context.Context, info *narinfo.NarInfo) (*nar.Listing, error) {
+		return packageListing(b, info.StorePath), nil
+	}
+	var s *Stats
+	for b.Loop() {
+		s = f.build(b.TempDir(), BuildOptions{Listing: listing})
+	}
+	b.ReportMetric(float64(s.Size)/float64(s.Entries), "bytes/entry")
+	b.ReportMetric(float64(s.Entries)/float64(s.Paths), "entries/path")
+}
+
+// packageListing makes up what a package has, always the same for a path.
+func packageListing(b *testing.B, p storepath.Path) *nar.Listing {
+	b.Helper()
+	rnd := rand.New(rand.NewPCG(uint64(p[0])<<8|uint64(p[1]), uint64(p[2])<<8|uint64(p[3])))
+	var l nar.Builder
+	must(b, l.Add(nar.Header{Type: nar.Directory}))
+	for _, dir := range []string{"bin", "include", "lib", "nix-support", "share"} {
+		must(b, l.Add(nar.Header{Depth: 1, Name: dir, Type: nar.Directory}))
+		names := map[string]bool{}
+		for range rnd.IntN(20) {
+			names[word(rnd)+[]string{"", ".so", ".h", ".txt", ".mo"}[rnd.IntN(5)]] = true
+		}
+		for _, name := range slices.Sorted(maps.Keys(names)) {
+			h := nar.Header{Depth: 2, Name: name, Type: nar.Regular, Size: int64(rnd.ExpFloat64() * 9000), Executable: dir == "bin"}
+			if rnd.IntN(15) == 0 {
+				h = nar.Header{Depth: 2, Name: name, Type: nar.Symlink, Target: "../lib/" + name}
+			}
+			must(b, l.Add(h))
+		}
+	}
+	listing, err := l.Listing()
+	must(b, err)
+	return listing
 }

@@ -26,12 +26,14 @@ type BuildOptions struct {
 	// Cache is the identity of the cache (Identity makes one): an index that was
 	// built of another one is not used.
 	Cache string
-	// Listing returns the listing of a NAR, for whoever knows it already or does
-	// not want every archive to be read. Neither listing nor error means: leave
-	// it out for now. It is called by several goroutines at a time. Nil reads the
-	// listing from the NAR, which for archives without random access decodes all
-	// of it.
+	// Listing returns the listing of a NAR, for whoever knows it already. Neither
+	// listing nor error means: leave it out for now. It is called by several
+	// goroutines at a time. Nil reads the listing from the NAR, which for archives
+	// without random access decodes all of it, and keeps the container's layout.
 	Listing func(context.Context, *narinfo.NarInfo) (*nar.Listing, error)
+	// Shallow leaves out the listings of archives without random access, unless
+	// they are known from the generation before.
+	Shallow bool
 	// Workers is how many store paths are worked on at a time; 0: GOMAXPROCS.
 	Workers int
 	// Progress is told, by one goroutine, how many store paths are done.
@@ -40,14 +42,17 @@ type BuildOptions struct {
 	// The build goes on: what is not known about a store path is left out.
 	Warn func(error)
 
-	disk disk // for tests
+	disk     disk // for tests
+	contents func(context.Context, *narinfo.NarInfo) (*nar.Listing, []byte, error)
 }
 
 func (o *BuildOptions) applyDefaults(c *bincache.Cache) {
-	if o.Listing == nil {
-		o.Listing = func(ctx context.Context, info *narinfo.NarInfo) (*nar.Listing, error) {
-			return readListing(ctx, c, info)
+	o.contents = func(ctx context.Context, info *narinfo.NarInfo) (*nar.Listing, []byte, error) {
+		if o.Listing == nil {
+			return readContents(ctx, c, info, o.Shallow)
 		}
+		l, err := o.Listing(ctx, info)
+		return l, nil, err
 	}
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
@@ -63,19 +68,24 @@ func (o *BuildOptions) applyDefaults(c *bincache.Cache) {
 	}
 }
 
-// readListing reads the listing of one archive. It gives up when ctx ends, also
-// while a whole container is being decoded.
-func readListing(ctx context.Context, c *bincache.Cache, info *narinfo.NarInfo) (*nar.Listing, error) {
+// readContents reads the listing of one archive and the layout of its
+// container. It gives up when ctx ends, also while a whole container is being
+// decoded.
+func readContents(ctx context.Context, c *bincache.Cache, info *narinfo.NarInfo, shallow bool) (*nar.Listing, []byte, error) {
 	a, err := c.Archive(info)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	if shallow && !a.RandomAccess() {
+		return nil, nil, a.Close()
 	}
 	stop := context.AfterFunc(ctx, func() { a.Close() })
 	l, err := a.Listing()
+	layout := a.Layout()
 	if !stop() {
-		return nil, ctx.Err()
+		return nil, nil, ctx.Err()
 	}
-	return l, errors.Join(err, a.Close())
+	return l, layout, errors.Join(err, a.Close())
 }
 
 // Stats say what Build did.

@@ -248,13 +248,13 @@ func TestKill(t *testing.T) {
 	dir := t.TempDir()
 	f.build(dir, BuildOptions{})
 	hidden := f.narInfo(f.paths()[0])
-	for round := range 25 {
+	for round := range 14 {
 		cmd := child(t, "build", dir, f.dir)
 		out, err := cmd.StdoutPipe()
 		must(t, err)
 		must(t, cmd.Start())
 		lines := bufio.NewScanner(out)
-		for range 1 + round*3 {
+		for range 1 + round*5 {
 			lines.Scan()
 		}
 		must(t, cmd.Process.Kill())

@@ -226,7 +226,7 @@ func (b *builder) narInfoError(hash string, err error) error {
 // list sets the listing of r, or the reason why it has none. The error, if it
 // is worth telling, is returned as well.
 func (b *builder) list(ctx context.Context, info *narinfo.NarInfo, r *record) error {
-	l, err := b.o.Listing(ctx, info)
+	l, layout, err := b.o.contents(ctx, info)
 	switch {
 	case err != nil:
 	case l == nil:
@@ -241,7 +241,7 @@ func (b *builder) list(ctx context.Context, info *narinfo.NarInfo, r *record) er
 		r.reason = err.Error()
 		return fmt.Errorf("list %s: %w", info.StorePath, err)
 	}
-	r.nodes = l.Len()
+	r.nodes, r.layout = l.Len(), layout
 	return nil
 }
 
