@@ -81,7 +81,7 @@ func encodeNames(entries []Entry) ([]byte, error) {
 	for _, e := range entries {
 		size += len(e.Path)
 	}
-	if size > math.MaxUint32 {
+	if int64(size) > math.MaxUint32 {
 		return nil, errors.New("too many store paths")
 	}
 	b := make([]byte, 0, 4+8*len(entries)+size)
