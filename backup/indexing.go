@@ -9,7 +9,6 @@ import (
 
 	"github.com/narvault/narvault/index"
 	"github.com/narvault/narvault/narread/nar"
-	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
 )
 
@@ -46,23 +45,8 @@ func (b *Backup) BuildIndex(ctx context.Context, dir string, deep bool, o index.
 	if o.Cache, err = b.identity(); err != nil {
 		return nil, err
 	}
-	if !deep {
-		o.Listing = b.cheapListing
-	}
+	o.Shallow = !deep
 	return index.Build(ctx, dir, b.Cache, o)
-}
-
-// cheapListing returns the listing of an archive that can be entered anywhere.
-func (b *Backup) cheapListing(_ context.Context, info *narinfo.NarInfo) (*nar.Listing, error) {
-	archive, err := b.Cache.Archive(info)
-	if err != nil {
-		return nil, err
-	}
-	defer archive.Close()
-	if !archive.RandomAccess() {
-		return nil, nil
-	}
-	return archive.Listing()
 }
 
 // publishIndex brings the index of a backup up to date after a run. The index
@@ -190,18 +174,19 @@ func (r *indexReader) named(hashes []string, found func(hash string, p storepath
 	return rest
 }
 
-// listing returns the listing of a NAR if the index has it for the narinfo as
-// it is now.
-func (r *indexReader) listing(p storepath.Path, text []byte) (l *nar.Listing) {
+// listing returns the listing of a NAR, and how its container is laid out, if
+// the index has them for the narinfo as it is now.
+func (r *indexReader) listing(p storepath.Path, text []byte) (l *nar.Listing, layout []byte) {
 	r.with(func(ix *index.Index) {
 		record, err := ix.Record(p)
 		if err == nil && record.NarInfoSum == sha256.Sum256(text) {
 			l, err = record.Listing()
+			layout = record.Layout
 		}
 		var none *index.NoListingError
 		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.As(err, &none) {
 			r.warn(err)
 		}
 	})
-	return l
+	return l, layout
 }

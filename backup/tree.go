@@ -26,9 +26,10 @@ func (l *Live) OpenTree(p storepath.Path) (*Tree, error) {
 	if err != nil {
 		return nil, err
 	}
+	listing, layout := l.index.listing(p, text)
 	t := &Tree{
-		listing: l.index.listing(p, text), size: info.NarSize,
-		open: func() (*narread.Archive, error) { return l.Cache.Archive(info) },
+		listing: listing, size: info.NarSize,
+		open: func() (*narread.Archive, error) { return l.Cache.ArchiveByLayout(info, layout) },
 	}
 	if t.listing == nil {
 		_, err = t.opened()

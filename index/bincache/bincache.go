@@ -254,6 +254,12 @@ func (c *Cache) narError(info *narinfo.NarInfo, err error) error {
 // Archive opens the NAR of a store path for random access. Closing the archive
 // closes its file.
 func (c *Cache) Archive(info *narinfo.NarInfo) (*narread.Archive, error) {
+	return c.ArchiveByLayout(info, nil)
+}
+
+// ArchiveByLayout is Archive with the layout of the container, which saves
+// reading it; nil if it is not known (see narread.Options).
+func (c *Cache) ArchiveByLayout(info *narinfo.NarInfo, layout []byte) (*narread.Archive, error) {
 	f, size, err := c.OpenNAR(info)
 	if err != nil {
 		return nil, err
@@ -263,6 +269,7 @@ func (c *Cache) Archive(info *narinfo.NarInfo) (*narread.Archive, error) {
 		Compression: info.Compression,
 		NarSize:     info.NarSize,
 		NarHash:     info.NarHash,
+		Layout:      layout,
 		Cache:       c.options.Blocks,
 		SpoolDir:    c.options.SpoolDir,
 		Warn:        c.options.Warn,
