@@ -6,7 +6,7 @@ buildGoModule {
   inherit version src;
 
   # The NAR hash of what `go mod vendor` makes. `make vendor-hash` writes it, `make test` checks it.
-  vendorHash = "sha256-uLSvqgD8DeA442X7wByYxQbe+GKHoRT8h7/tbfs/vz0=";
+  vendorHash = "sha256-62BW0mW3GTyx7be5flsKYs3dQnaZiHnfkC9Wunt20o4=";
 
   subPackages = [ "cmd/narvault" ];
   env.CGO_ENABLED = 0;
