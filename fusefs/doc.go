@@ -8,6 +8,13 @@
 //	store/<hash>-<name>/...                       every store path of the backup
 //	exports/releases/<project>/<name>.closure     a stream for nix-store --import
 //	exports/store/<hash>-<name>.closure           the same, for the closure of one store path
+//	jobs/<project>/<name>/<job>.<system>/<output> links to the store paths that a release was made for
+//	cache/                                        the binary cache as it is, for Nix: file://MOUNT/cache
+//	logs/<derivation>                             the build logs in it
+//	.narvault/{status.json,errors}                what the mount does, and which damage it met
+//
+// What not every backup has (jobs, a cache of files) is asked for by interfaces
+// that a Backup may implement or not: optional.go.
 //
 // # Two kinds of nodes
 //
@@ -32,11 +39,19 @@
 // A node number says everything (see node.go for its layout), so FORGET has
 // nothing to do and memory does not grow with what was visited. Only the
 // archives in use are kept open, within [Options.MaxTrees] and
-// [Options.MaxListingBytes].
+// [Options.MaxListingBytes]. Exceptions are cache/ and jobs/: what was seen of
+// them has a number, which costs about its name.
 //
 // # Absence
 //
 // The kernel remembers an absent name below a store path for ever. ENOENT is
 // therefore only said by a listing that was read without an error; whatever
 // else goes wrong is EIO, is not remembered by anybody, and is logged once.
+//
+// # Damage
+//
+// An error is an answer to one request, and never the end of anything. The file
+// of an archive may be replaced below us, so after an error it is opened anew; a
+// drive with a mapped index may be pulled, so a fault in a request is a panic
+// (debug.SetPanicOnFault), and a panic is EIO.
 package fusefs

@@ -8,9 +8,9 @@ import (
 
 // readOnly refuses everything that would change something. The kernel does so
 // by itself, as the mount is read-only; this is for who finds a way around.
-// Operations that nobody answers are ENOSYS (XATTR, LSEEK, STATX, FSYNC, ...):
-// the kernel then does what is right for a file without holes, and does not ask
-// again.
+// Operations that nobody answers are ENOSYS (LSEEK, STATX, FSYNC, and XATTR
+// unless asked for): the kernel then does what is right for a file without
+// holes, and does not ask again.
 type readOnly struct{ fuse.RawFileSystem }
 
 func (readOnly) SetAttr(<-chan struct{}, *fuse.SetAttrIn, *fuse.AttrOut) fuse.Status {
