@@ -147,11 +147,17 @@ func TestSecondPassAsksNothing(t *testing.T) {
 	s := mounted(t, b, Options{Logf: t.Logf})
 	const pass = `cd "$1/store" && find -P . -mindepth 1 -printf '%p %m %s %l\n' && find . -type f -exec cat {} + && ls -lR */ `
 	want := sh(t, pass, s.Mountpoint())
-	before := s.Requests()
-	got := sh(t, pass, s.Mountpoint())
-	after := s.Requests()
-	if got != want {
-		t.Error("the second pass sees something else")
+	var before, after Requests
+	for range 3 { // the kernel may drop pages at any time; seen with DAMON, of an idle machine
+		before = s.Requests()
+		got := sh(t, pass, s.Mountpoint())
+		after = s.Requests()
+		if got != want {
+			t.Fatal("the second pass sees something else")
+		}
+		if after.InPaths == before.InPaths {
+			break
+		}
 	}
 	// Names in store/ itself may be asked for again; they are not in a path.
 	if n := after.InPaths - before.InPaths; n != 0 {
