@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/narvault/narvault/backup/disk"
 	"github.com/narvault/narvault/index/bincache"
@@ -53,7 +54,7 @@ func newJournal(fsys disk.FS, dir string) *journal {
 // load returns the files that an earlier run finished, by NarHash.
 func (j *journal) load() (map[narinfo.Hash]narFile, error) {
 	known := make(map[narinfo.Hash]narFile)
-	f, err := os.Open(j.name)
+	f, err := os.OpenFile(j.name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return known, nil
 	}

@@ -111,7 +111,7 @@ func noBackup(dir string) error {
 func readConfig(dir string) (Config, error) {
 	var c Config
 	name := filepath.Join(dir, configFile)
-	text, err := os.ReadFile(name)
+	text, err := readRegular(name)
 	if errors.Is(err, fs.ErrNotExist) || isNotDir(err) {
 		return c, nil
 	}

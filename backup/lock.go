@@ -49,7 +49,14 @@ const holderPrefix = "process "
 // sign writes who holds the lock into its file, over what an earlier holder
 // wrote. A file that anybody else wrote is none of ours, and an error.
 func sign(f *os.File) error {
-	before, err := io.ReadAll(io.LimitReader(f, 256))
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = errors.New("the file is no regular file")
+	}
+	var before []byte
+	if err == nil {
+		before, err = io.ReadAll(io.LimitReader(f, 256))
+	}
 	if err == nil && len(before) > 0 && !strings.HasPrefix(string(before), holderPrefix) {
 		err = errors.New("the file is not a lock of narvault")
 	}

@@ -158,7 +158,7 @@ func (b *Backup) ReleaseTime(id ReleaseID) (time.Time, error) {
 // only, has little more than its name; method and source are empty.
 func (b *Backup) Release(id ReleaseID) (*Release, error) {
 	name := b.releasePath(id, releaseFile)
-	text, err := os.ReadFile(name)
+	text, err := readRegular(name)
 	if errors.Is(err, fs.ErrNotExist) && isFile(b.releasePath(id, closureFile)) {
 		return b.closureOnly(id)
 	}
@@ -195,7 +195,7 @@ func (b *Backup) closureOnly(id ReleaseID) (*Release, error) {
 // malformed one is a *bincache.DamageError.
 func (b *Backup) Closure(id ReleaseID) ([]storepath.Path, error) {
 	name := b.releasePath(id, closureFile)
-	text, err := os.ReadFile(name)
+	text, err := readRegular(name)
 	if err != nil {
 		return nil, b.releaseError(id, err)
 	}
@@ -317,7 +317,7 @@ func ignoreDamage(err error) error {
 
 // copyPrevious copies a file of a release to previous/, if it is there.
 func copyPrevious(fsys disk.FS, dir, name string) error {
-	data, err := os.ReadFile(filepath.Join(dir, name))
+	data, err := readRegular(filepath.Join(dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/narvault/narvault/backup/disk"
@@ -463,5 +464,27 @@ func TestReleaseNotWritable(t *testing.T) {
 	}
 	if files, _ := filepath.Glob(filepath.Join(dir, cacheDir, narDir, "*")); len(files) != 1 {
 		t.Errorf("NAR files: %v", files)
+	}
+}
+
+// Pipes in place of files make nobody wait.
+func TestPipes(t *testing.T) {
+	for _, name := range []string{lockFile, journalFile, configFile, "releases/p/r/closure.txt", "releases/p/r/release.json"} {
+		dir, store, top := backedUp(t, "zstd")
+		file := filepath.Join(dir, name)
+		os.Remove(file)
+		if err := syscall.Mkfifo(file, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		// An error or not: it ends.
+		_, err := run(t.Context(), memory{}, dir, store, request("r", top))
+		t.Logf("%s: %v", name, err)
+		b, err := Open(dir, bincache.Options{})
+		if err != nil {
+			continue
+		}
+		b.Closure(ReleaseID{"p", "r"})
+		b.Release(ReleaseID{"p", "r"})
+		b.Close()
 	}
 }

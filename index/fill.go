@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
@@ -172,7 +173,7 @@ func (b *builder) reuse(e Entry, sum [16]byte) ([]byte, head) {
 
 // readNarInfo reads a narinfo file as it is.
 func (b *builder) readNarInfo(hash string) ([]byte, error) {
-	f, err := b.root.Open(hash + narInfoExt)
+	f, err := b.root.OpenFile(hash+narInfoExt, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}

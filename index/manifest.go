@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/narvault/narvault/narread/narinfo"
@@ -101,9 +102,15 @@ func readCurrent(dir string) (pointer, error) {
 	return p, nil
 }
 
+// openFile opens a file for reading. It does not wait: what looks like a file
+// may be a pipe, which nobody would ever write to.
+func openFile(name string) (*os.File, error) {
+	return os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+}
+
 // readFile reads a file of at most limit bytes.
 func readFile(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(name)
+	f, err := openFile(name)
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +194,7 @@ func (f file) check(ctx context.Context, dir string, off int64, want narinfo.Has
 
 // hashFile returns the sum of the bytes of a file from off on, and its size.
 func hashFile(ctx context.Context, name string, off int64) (sum narinfo.Hash, size int64, err error) {
-	f, err := os.Open(name)
+	f, err := openFile(name)
 	if err != nil {
 		return sum, 0, err
 	}
@@ -268,7 +275,7 @@ func describe(ctx context.Context, dir, name string) (file, error) {
 // Which block is the last one is in the index; that it is no larger than twice
 // a piece is due to us.
 func tableTail(name string, size int64) (int64, error) {
-	f, err := os.Open(name)
+	f, err := openFile(name)
 	if err != nil {
 		return 0, err
 	}

@@ -20,6 +20,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/narvault/narvault/narread"
 	"github.com/narvault/narvault/narread/narinfo"
@@ -225,7 +226,7 @@ func (c *Cache) OpenNAR(info *narinfo.NarInfo) (*os.File, int64, error) {
 	if err := CheckURL(info.URL); err != nil {
 		return nil, 0, &DamageError{File: c.path(info.StorePath.Hash() + narInfoExt), Err: err}
 	}
-	f, err := c.root.Open(info.URL)
+	f, err := c.open(info.URL)
 	if err != nil {
 		return nil, 0, c.narError(info, err)
 	}
@@ -281,9 +282,15 @@ func (c *Cache) ArchiveByLayout(info *narinfo.NarInfo, layout []byte) (*narread.
 	return a, nil
 }
 
+// open opens a file of the cache for reading. It does not wait: what looks like
+// a file may be a pipe, which nobody would ever write to.
+func (c *Cache) open(name string) (*os.File, error) {
+	return c.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+}
+
 // readFile reads a small file of the cache whole.
 func (c *Cache) readFile(name string, limit int64) ([]byte, error) {
-	f, err := c.root.Open(name)
+	f, err := c.open(name)
 	if err != nil {
 		return nil, c.named(name, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/narvault/narvault/narread/narinfo"
@@ -167,6 +168,10 @@ func TestOpenNAR(t *testing.T) {
 	if err := os.Symlink("x.nar", filepath.Join(cache.Dir(), "nar", "inside")); err != nil {
 		t.Fatal(err)
 	}
+	// A pipe, which nobody writes to, must not make anybody wait.
+	if err := syscall.Mkfifo(filepath.Join(cache.Dir(), "nar", "pipe"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name, url string
 		size      int64
@@ -180,6 +185,7 @@ func TestOpenNAR(t *testing.T) {
 		{"longer", "nar/x.nar", 4, "has 5 bytes, its narinfo says 4", true},
 		{"missing", "nar/y.nar", 5, "NAR file of " + base + " is missing", true},
 		{"directory", "nar", 0, "not a regular file", true},
+		{"pipe", "nar/pipe", 0, "not a regular file", true},
 		{"link outside", "nar/outside", 5, "escapes", false},
 		{"dots", "../secret", 5, "leads out", true},
 	} {

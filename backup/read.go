@@ -1,0 +1,32 @@
+package backup
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+
+	"github.com/narvault/narvault/index/bincache"
+)
+
+// maxRecord bounds what is read of a record, in bytes: closure.txt with a
+// million store paths has a third of it.
+const maxRecord = 256 << 20
+
+// readRegular reads a file of a backup whole. What is no regular file, a pipe
+// that would make us wait for ever among it, or is absurdly large, is damage.
+func readRegular(name string) ([]byte, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() > maxRecord {
+		return nil, &bincache.DamageError{File: name, Err: fmt.Errorf("is no regular file of at most %d bytes", maxRecord)}
+	}
+	return io.ReadAll(io.LimitReader(f, maxRecord))
+}
