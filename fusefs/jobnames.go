@@ -19,7 +19,7 @@ import (
 // is then still there twice gets -2, -3 and so on at its end.
 func jobDirs(jobs []Job) map[string]map[string]storepath.Path {
 	jobs = slices.Compact(slices.SortedFunc(slices.Values(jobs), compareJobs))
-	dirs := make(map[string]map[string]storepath.Path)
+	dirs := newUnique[map[string]storepath.Path]()
 	for _, group := range chunks(jobs, func(j Job) Job { return Job{Name: j.Name, System: j.System} }) {
 		if unambiguous(group) {
 			addJob(dirs, jobDirName(group[0], false), group)
@@ -30,7 +30,7 @@ func jobDirs(jobs []Job) map[string]map[string]storepath.Path {
 			addJob(dirs, jobDirName(one[0], byName), one)
 		}
 	}
-	return dirs
+	return dirs.values
 }
 
 func compareJobs(a, b Job) int {
@@ -72,22 +72,34 @@ func sameNixName(group []Job) bool {
 }
 
 // addJob makes a directory of its own for the outputs of a job.
-func addJob(dirs map[string]map[string]storepath.Path, name string, group []Job) {
-	links := make(map[string]storepath.Path)
+func addJob(dirs *unique[map[string]storepath.Path], name string, group []Job) {
+	links := newUnique[storepath.Path]()
 	for _, j := range group {
-		links[unused(links, outputName(j))] = j.Path
+		links.add(outputName(j), j.Path)
 	}
-	dirs[unused(dirs, name)] = links
+	dirs.add(name, links.values)
 }
 
-// unused returns name, with a number at its end if it is taken.
-func unused[V any](taken map[string]V, name string) string {
-	unique := name
-	for i := 2; ; i++ {
-		if _, ok := taken[unique]; !ok {
-			return unique
+// unique gives things names of their own.
+type unique[V any] struct {
+	values map[string]V
+	last   map[string]int // the number that a name got last
+}
+
+func newUnique[V any]() *unique[V] {
+	return &unique[V]{values: make(map[string]V), last: make(map[string]int)}
+}
+
+// add gives v the name, with a number at its end if it is taken.
+func (u *unique[V]) add(name string, v V) {
+	key := name
+	for {
+		if _, taken := u.values[key]; !taken {
+			u.values[key] = v
+			return
 		}
-		unique = fmt.Sprintf("%s-%d", name, i)
+		u.last[name] = max(u.last[name], 1) + 1
+		key = fmt.Sprintf("%s-%d", name, u.last[name])
 	}
 }
 

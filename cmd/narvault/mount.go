@@ -126,7 +126,7 @@ func (c *mountCommand) logf(format string, args ...any) {
 	if c.log != "" {
 		prefix = time.Now().Format("2006-01-02 15:04:05 ") + prefix
 	}
-	fmt.Fprintf(c.s.err, prefix+format+"\n", args...)
+	fmt.Fprintf(c.s.err, "%s%s\n", prefix, message(fmt.Sprintf(format, args...)))
 }
 
 // wait serves until the mount ends. The first signal, which ends ctx, unmounts

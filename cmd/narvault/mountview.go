@@ -125,6 +125,7 @@ func (v *mountView) session() (*session, error) {
 		return nil, fmt.Errorf("the backup cannot be reached: another one is at %s now", v.dir)
 	}
 	v.warn(fmt.Errorf("%s was away, or was replaced: opened anew", v.dir))
+	v.cur.CloseIndex() // who reads it finishes undisturbed
 	v.cur = s
 	return s, nil
 }
