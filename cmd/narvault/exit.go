@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/narvault/narvault/backup"
+	"github.com/narvault/narvault/fusefs"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread"
 )
@@ -65,6 +66,7 @@ func exitCode(ctx context.Context, err error) int {
 		locked    *backup.LockedError
 		cacheFile *bincache.DamageError
 		archive   *narread.DamageError
+		coded     *codedError
 	)
 	switch {
 	case err == nil:
@@ -73,7 +75,9 @@ func exitCode(ctx context.Context, err error) int {
 		return exitUsage
 	case ctx.Err() != nil:
 		return exitInterrupted
-	case errors.As(err, &locked):
+	case errors.As(err, &coded):
+		return coded.code
+	case errors.As(err, &locked), errors.Is(err, fusefs.ErrBusy):
 		return exitBusy
 	case errors.As(err, &cacheFile), errors.As(err, &archive), errors.Is(err, errDamage):
 		return exitDamage

@@ -97,7 +97,7 @@ func newRoot(s streams) *cobra.Command {
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
 	for _, c := range []command{
-		&backupCommand{}, &mountCommand{}, &lsCommand{}, &catCommand{}, &infoCommand{}, &exportCommand{}, &indexCommand{},
+		&backupCommand{}, &mountCommand{}, &umountCommand{}, &lsCommand{}, &catCommand{}, &infoCommand{}, &exportCommand{}, &indexCommand{},
 	} {
 		root.AddCommand(c.cobra(s))
 	}
