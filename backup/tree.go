@@ -5,6 +5,7 @@ import (
 
 	"github.com/narvault/narvault/narread"
 	"github.com/narvault/narvault/narread/nar"
+	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
 )
 
@@ -14,6 +15,7 @@ import (
 type Tree struct {
 	listing *nar.Listing // nil if the index has it not
 	size    int64
+	narHash narinfo.Hash
 	open    func() (*narread.Archive, error)
 
 	mu      sync.Mutex
@@ -28,7 +30,7 @@ func (l *Live) OpenTree(p storepath.Path) (*Tree, error) {
 	}
 	listing, layout := l.index.listing(p, text)
 	t := &Tree{
-		listing: listing, size: info.NarSize,
+		listing: listing, size: info.NarSize, narHash: info.NarHash,
 		open: func() (*narread.Archive, error) { return l.Cache.ArchiveByLayout(info, layout) },
 	}
 	if t.listing == nil {
@@ -73,6 +75,9 @@ func (t *Tree) Listing() (*nar.Listing, error) {
 
 // Size returns the size of the NAR in bytes.
 func (t *Tree) Size() int64 { return t.size }
+
+// NarHash returns the hash of the NAR, as its narinfo has it.
+func (t *Tree) NarHash() narinfo.Hash { return t.narHash }
 
 // Close closes the NAR file if it was opened.
 func (t *Tree) Close() error {

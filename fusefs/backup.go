@@ -4,6 +4,7 @@ import (
 	"io"
 
 	"github.com/narvault/narvault/narread/nar"
+	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
 )
 
@@ -24,6 +25,12 @@ type Tree interface {
 	Listing() (*nar.Listing, error)
 	Size() int64
 	Close() error
+}
+
+// HashedTree is implemented by a Tree that knows what it is an archive of. Without
+// it, the content of a store path must not change while it is listed.
+type HashedTree interface {
+	NarHash() narinfo.Hash
 }
 
 // Stream is what nix-store --import reads, made while it is read. Its size is

@@ -315,6 +315,9 @@ func (c *catalogue) release(num int) (*members, error) {
 	l := c.closure(num, id)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if _, err := c.store(); err != nil {
+		return nil, err
+	}
 	retirements := c.retirements.Load()
 	changed, err := l.changed()
 	if err != nil {
@@ -327,6 +330,15 @@ func (c *catalogue) release(num int) (*members, error) {
 	if err != nil {
 		l.failed()
 		return nil, err
+	}
+	if slices.ContainsFunc(nums, func(n int) bool { return !c.held.Load().has(n) }) {
+		// The release is newer than the list of store paths. Links to them are
+		// told by that list, and the kernel keeps what it is told.
+		c.pathList.expire()
+		if _, err := c.store(); err != nil {
+			l.failed()
+			return nil, err
+		}
 	}
 	l.dir, l.retirements = l.dir.next(nums, &c.clock), retirements
 	return l.dir, nil
@@ -361,6 +373,17 @@ func (c *catalogue) pathGone(p storepath.Path, num int) bool {
 	c.pathList.expire()
 	_, err := c.store()
 	return err == nil && !c.current(p, num)
+}
+
+// replace retires the number of a store path whose content is another one than
+// when it got the number: the kernel keeps what it knows of the old one. The
+// path gets a new number when a list is read next.
+func (c *catalogue) replace(num int) {
+	c.pathList.mu.Lock()
+	defer c.pathList.mu.Unlock()
+	c.paths.retire([]int{num})
+	c.pathList.failed()
+	c.retirements.Add(1)
 }
 
 // current reports whether num was not retired.

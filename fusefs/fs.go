@@ -22,18 +22,19 @@ import (
 type fileSystem struct {
 	readOnly
 
-	backup  Backup
-	o       Options
-	cat     *catalogue
-	trees   handles[*tree]
-	streams handles[*stream]
-	views   map[int]viewPair // those below viewReleases
-	release viewPair         // all others
-	owner   fuse.Owner
-	errors  errorLog
-	damage  damageList
-	count   counters
-	cache   *cacheView // nil if the backup does not show its cache
+	backup   Backup
+	o        Options
+	cat      *catalogue
+	trees    handles[*tree]
+	contents contents
+	streams  handles[*stream]
+	views    map[int]viewPair // those below viewReleases
+	release  viewPair         // all others
+	owner    fuse.Owner
+	errors   errorLog
+	damage   damageList
+	count    counters
+	cache    *cacheView // nil if the backup does not show its cache
 
 	since     time.Time
 	readBytes atomic.Int64

@@ -3,11 +3,13 @@ package fusefs
 import (
 	"fmt"
 	"io"
+	"sync"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/narvault/narvault/narread/nar"
+	"github.com/narvault/narvault/narread/narinfo"
 )
 
 // A tree is an open store path.
@@ -28,6 +30,11 @@ func (f *fileSystem) openTree(key node) (*tree, int64, error) {
 	if err != nil {
 		return nil, 0, f.cat.orGone(&backupError{err}, func() bool { return f.cat.pathGone(p, num) })
 	}
+	if h, ok := t.(HashedTree); ok && !f.contents.same(num, h.NarHash()) {
+		t.Close()
+		f.cat.replace(num)
+		return nil, 0, errNoNode
+	}
 	l, err := t.Listing()
 	if err != nil {
 		err = &backupError{err}
@@ -39,6 +46,30 @@ func (f *fileSystem) openTree(key node) (*tree, int64, error) {
 		return nil, 0, err
 	}
 	return &tree{t, l}, l.MemSize(), nil
+}
+
+// contents remembers which NAR each store path number has stood for. Entry
+// numbers, and all that the kernel keeps below a store path, are those of that
+// NAR: should the path have another one later (it was repaired, or removed and
+// added again while nobody looked), the number must not be used for it.
+type contents struct {
+	mu   sync.Mutex
+	seen map[int]narinfo.Hash // guarded by mu
+}
+
+// same remembers the NAR of a number, or compares it.
+func (c *contents) same(num int, h narinfo.Hash) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	first, ok := c.seen[num]
+	if !ok {
+		if c.seen == nil {
+			c.seen = make(map[int]narinfo.Hash)
+		}
+		c.seen[num] = h
+		return true
+	}
+	return first == h
 }
 
 // fits refuses a listing with more entries than can be numbered.

@@ -217,8 +217,15 @@ func TestScan(t *testing.T) {
 		".narvault-x.tmp":                       narInfo(),
 		strings.Repeat("2", 32) + ".narinfo.xz": narInfo(),
 	})
+	directory, outside := strings.Repeat("4", 32), strings.Repeat("5", 32)
+	if err := os.Mkdir(filepath.Join(cache.Dir(), directory+".narinfo"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/etc/passwd", filepath.Join(cache.Dir(), outside+".narinfo")); err != nil {
+		t.Fatal(err)
+	}
 	hashes, err := cache.Hashes()
-	if err != nil || !slices.Equal(hashes, []string{other, hash}) {
+	if err != nil || !slices.Equal(hashes, []string{other, directory, outside, hash}) {
 		t.Fatalf("got %v, %v", hashes, err)
 	}
 	var good, bad []string
@@ -226,7 +233,8 @@ func TestScan(t *testing.T) {
 	err = cache.Scan(t.Context(), append(hashes, vanished),
 		func(info *narinfo.NarInfo) { good = append(good, string(info.StorePath)) },
 		func(d *DamageError) { bad = append(bad, filepath.Base(d.File)) })
-	if err != nil || !slices.Equal(good, []string{base}) || !slices.Equal(bad, []string{other + ".narinfo"}) {
+	slices.Sort(bad)
+	if err != nil || !slices.Equal(good, []string{base}) || !slices.Equal(bad, []string{other + ".narinfo", directory + ".narinfo", outside + ".narinfo"}) {
 		t.Errorf("good %v, bad %v, %v", good, bad, err)
 	}
 }

@@ -18,7 +18,8 @@ const scanReaders = 8
 // Scan reads the narinfos of the given hash parts, several at once, and calls
 // found for each good one and bad for each that is damaged; neither is called
 // concurrently, and the order is arbitrary. One that vanished meanwhile is
-// passed over. Any other error ends the scan.
+// passed over. The error is that of ctx, or says that the cache itself cannot
+// be read any more; what bad was told is then void.
 func (c *Cache) Scan(ctx context.Context, hashes []string, found func(*narinfo.NarInfo), bad func(*DamageError)) error {
 	var mu sync.Mutex // held while found or bad runs
 	group, ctx := errgroup.WithContext(ctx)
@@ -39,19 +40,24 @@ func (c *Cache) Scan(ctx context.Context, hashes []string, found func(*narinfo.N
 			for hash := range work {
 				info, err := c.NarInfo(hash)
 				mu.Lock()
-				err = report(info, err, found, bad)
+				c.report(hash, info, err, found, bad)
 				mu.Unlock()
-				if err != nil {
-					return err
-				}
 			}
 			return nil
 		})
 	}
-	return group.Wait()
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	// If the medium went away, what looked like damage was none.
+	_, err := c.readFile(InfoFile, maxNarInfo)
+	return err
 }
 
-func report(info *narinfo.NarInfo, err error, found func(*narinfo.NarInfo), bad func(*DamageError)) error {
+// report passes on what came of reading a narinfo. Whatever keeps one from
+// being read (it is a directory, a link that leads out, in a bad sector) is
+// damage of that one and says nothing about the others.
+func (c *Cache) report(hash string, info *narinfo.NarInfo, err error, found func(*narinfo.NarInfo), bad func(*DamageError)) {
 	var damage *DamageError
 	switch {
 	case err == nil:
@@ -59,7 +65,6 @@ func report(info *narinfo.NarInfo, err error, found func(*narinfo.NarInfo), bad 
 	case errors.As(err, &damage):
 		bad(damage)
 	case !errors.Is(err, fs.ErrNotExist):
-		return err
+		bad(&DamageError{File: c.path(hash + narInfoExt), Err: err})
 	}
-	return nil
 }
