@@ -3,6 +3,7 @@ package fusefs
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io/fs"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/narvault/narvault/narread/nar"
+	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
 )
 
@@ -136,6 +138,13 @@ func (f *memFile) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (f *memFile) Listing() (*nar.Listing, error) { return nar.ReadListing(f.Reader, f.Reader.Size()) }
+
+// NarHash makes a memFile a HashedTree.
+func (f *memFile) NarHash() narinfo.Hash {
+	data := make([]byte, f.Reader.Size())
+	f.Reader.ReadAt(data, 0) // it is in memory
+	return sha256.Sum256(data)
+}
 
 func (f *memFile) Close() error {
 	f.b.do(func() { f.b.open-- })
