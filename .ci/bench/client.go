@@ -37,8 +37,9 @@ func readFiles(list string) error {
 		return err
 	}
 	buf := make([]byte, 128<<10) // as cat's
-	for name := range strings.Lines(string(names)) {
-		if err := readFile(strings.TrimSuffix(name, "\n"), buf); err != nil {
+	for line := range strings.Lines(string(names)) {
+		name := strings.TrimSuffix(line, "\n")
+		if err := readFile(name, buf); err != nil {
 			return &os.PathError{Op: "read", Path: name, Err: err}
 		}
 	}

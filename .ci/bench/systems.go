@@ -6,6 +6,7 @@ type system struct {
 	needs   []string // programs
 	check   string   // script that fails when something else is missing
 	prepare string   // script that makes what is mounted
+	archive string   // what it makes: a file or directory
 	mount   string   // command that serves it on mnt in the foreground; none: there is nothing to mount
 	tree    string   // where the store paths are: below the mountpoint, or without one
 	status  string   // file below the mountpoint that counts requests, if there is one
@@ -16,24 +17,27 @@ type system struct {
 func systems() []system {
 	return []system{
 		{
-			name: "narvault", prepare: makeKept,
+			name: "narvault", prepare: makeKept, archive: "kept",
 			mount: `"$narvault" mount kept mnt`, tree: "releases/b/all", status: ".narvault/status.json",
 		},
-		{name: "native", tree: "tree"}, // see prepareTree
+		{name: "native", archive: "tree", tree: "tree"}, // made for the others too
 		{
 			name: "squashfuse_ll", needs: []string{"squashfuse_ll", "mksquashfs"},
 			prepare: `mksquashfs tree image -comp zstd -Xcompression-level 9 -b 128K -no-progress`,
+			archive: "image",
 			mount:   `squashfuse_ll -f image mnt`,
 		},
 		{
 			name: "restic", needs: []string{"restic"},
 			prepare: `restic -r restic init --repository-version 2; cd tree; restic -r ../restic backup -q .`,
+			archive: "restic",
 			mount:   `restic -r restic --no-lock mount mnt`, tree: "snapshots/latest",
 		},
 		{
 			name: "borg", needs: []string{"borg"},
 			check:   borgCheck,
 			prepare: `borg init -e none borg; cd tree; borg create -C zstd,9 ../borg::all .`,
+			archive: "borg",
 			mount:   `borg mount --bypass-lock -f borg::all mnt`,
 		},
 	}

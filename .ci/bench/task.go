@@ -39,6 +39,9 @@ func (t *task) visit(ctx context.Context, sys *system, c *content, r *result) (e
 	if sys.mount == "" && t.args == nil {
 		return nil
 	}
+	if err := recall(ctx, sys.archive); err != nil {
+		return err
+	}
 	s, took, err := start(ctx, sys, c.first)
 	if err != nil {
 		return err
@@ -64,6 +67,12 @@ func (t *task) visit(ctx context.Context, sys *system, c *content, r *result) (e
 		return err
 	}
 	return r.addMemory(s)
+}
+
+// recall brings an archive back into the page cache, which other jobs on the
+// machine may have pushed it out of.
+func recall(ctx context.Context, archive string) error {
+	return quietly(bash(ctx, `find "$1" -type f -exec cat {} + > /dev/null`, archive))
 }
 
 func (r *result) addMemory(s *server) error {

@@ -133,16 +133,22 @@ func (c *mountCommand) logf(format string, args ...any) {
 // as soon as nobody uses the mount; a second one detaches it at once, a third
 // one cuts off who still uses it.
 func wait(ctx context.Context, server *fusefs.Server) error {
-	again := make(chan os.Signal, 2)
-	context.AfterFunc(ctx, func() { signal.Notify(again, os.Interrupt, syscall.SIGTERM) })
+	// Caught from now on: main lets the second signal end the process.
+	again := make(chan os.Signal, 4)
+	signal.Notify(again, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(again)
+	first := ctx.Err() == nil // the one that ends ctx comes here, too
 	ended := make(chan struct{})
 	defer close(ended)
 	go func() {
 		for {
 			select {
-			case <-again:
-				server.Detach() // Wait says how it ended
+			case sig := <-again:
+				// A terminal that closes may send SIGHUP twice; nobody is in a hurry then.
+				if !first && sig != syscall.SIGHUP {
+					server.Detach() // Wait says how it ended
+				}
+				first = false
 			case <-ended:
 				return
 			}

@@ -66,7 +66,8 @@ func newMountView(dir string, warn func(error)) (*mountView, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	v.endIndexing = cancel
-	v.indexing.Go(func() { v.tendIndex(ctx, v.cur) })
+	cur := v.cur
+	v.indexing.Go(func() { v.tendIndex(ctx, cur) })
 	return v, nil
 }
 
