@@ -6,7 +6,7 @@ buildGoModule {
   inherit version src;
 
   # The NAR hash of what `go mod vendor` makes. `make vendor-hash` writes it, `make test` checks it.
-  vendorHash = "sha256-62BW0mW3GTyx7be5flsKYs3dQnaZiHnfkC9Wunt20o4=";
+  vendorHash = "sha256-ZLuLV2HHZ5uboJER34xi1KNH2639O/mqVuu8pd4lcVQ=";
 
   subPackages = [ "cmd/narvault" ];
   env.CGO_ENABLED = 0;

@@ -191,14 +191,19 @@ func (c *lsCommand) children(w io.Writer, n *backup.Node, dir nar.Entry, prefix 
 }
 
 func (c *lsCommand) line(w io.Writer, e nar.Entry, name string) {
-	name = shown(name, c.tty)
-	if !c.long {
+	writeEntry(w, e, name, c.long, c.tty)
+}
+
+// writeEntry writes the line of an archived file.
+func writeEntry(w io.Writer, e nar.Entry, name string, long, tty bool) {
+	name = shown(name, tty)
+	if !long {
 		fmt.Fprintln(w, name)
 		return
 	}
 	target := ""
 	if e.Type == nar.Symlink {
-		target = " -> " + shown(e.Target, c.tty)
+		target = " -> " + shown(e.Target, tty)
 	}
 	fmt.Fprintf(w, "%s %12d %s%s\n", mode(e), e.Size, name, target)
 }
