@@ -175,10 +175,9 @@ func (a *archiver) dump(ctx context.Context, j *job) error {
 		return fmt.Errorf("archive %s: %w", j.info.Path, err)
 	}
 	j.temp = &tempNAR{file: file}
-	realPath := a.store.RealPath(j.info.Path)
 	narSum, fileSum := newSum(), newSum()
 	out := a.compressor(io.MultiWriter(file, fileSum))
-	listing, warnings, err := nar.Dump(ctx, io.MultiWriter(narSum, out, a.progress), realPath)
+	listing, warnings, err := a.store.Dump(ctx, io.MultiWriter(narSum, out, a.progress), j.info.Path)
 	if err != nil {
 		out.Abort()
 	} else {
@@ -188,7 +187,7 @@ func (a *archiver) dump(ctx context.Context, j *job) error {
 		return fmt.Errorf("archive %s: %w", j.info.Path, err)
 	}
 	if narSum.sum() != j.info.NarHash || narSum.size != j.info.NarSize {
-		return &ChangedError{Path: realPath, Recorded: j.info.NarHash, Found: narSum.sum()}
+		return &ChangedError{Path: a.store.RealPath(j.info.Path), Recorded: j.info.NarHash, Found: narSum.sum()}
 	}
 	j.temp.narFile = narFile{
 		Compression: a.compression(),

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -67,6 +68,10 @@ func (s *fakeStore) register(p storepath.Path, refs []storepath.Path) {
 
 func (s *fakeStore) Dir() string                      { return s.dir }
 func (s *fakeStore) RealPath(p storepath.Path) string { return p.In(s.dir) }
+
+func (s *fakeStore) Dump(ctx context.Context, w io.Writer, p storepath.Path) (*nar.Listing, []string, error) {
+	return nar.Dump(ctx, w, s.RealPath(p))
+}
 
 func (s *fakeStore) Lock(_ context.Context, paths []storepath.Path) error {
 	for _, p := range paths {

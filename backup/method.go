@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 
 	"github.com/narvault/narvault/backup/nixstore"
+	"github.com/narvault/narvault/narread/nar"
 	"github.com/narvault/narvault/narread/storepath"
 )
 
@@ -32,9 +34,15 @@ func ParseMethod(s string) (Method, error) {
 	return "", fmt.Errorf("method %q is not binary, source or cached", s)
 }
 
-// A Store is the local Nix store; *nixstore.Store is one.
+// A Store is where store paths are backed up from; *nixstore.Store is the local
+// Nix store, and FromCache makes one of a binary cache.
 type Store interface {
 	Dir() string
+	// Dump writes the NAR of a path to w and returns its listing, and warnings
+	// about what newer or other Nix would refuse. That it has the recorded hash is
+	// for the caller to check.
+	Dump(ctx context.Context, w io.Writer, p storepath.Path) (*nar.Listing, []string, error)
+	// RealPath says where the content of a path is, for messages.
 	RealPath(storepath.Path) string
 	Lock(context.Context, []storepath.Path) error
 	Closure(ctx context.Context, roots []storepath.Path, includeOutputs bool) ([]storepath.Path, error)

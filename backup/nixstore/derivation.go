@@ -37,9 +37,9 @@ func (d *Derivation) OutputNames() []string {
 	return names
 }
 
-// maxDerivation bounds a .drv file; Nix holds it in memory too. The largest ones
+// MaxDerivation bounds a .drv file, in bytes; Nix holds it in memory too. The largest ones
 // of nixpkgs (whole systems) have about 1 MB.
-const maxDerivation = 64 << 20
+const MaxDerivation = 64 << 20
 
 // Derivation reads a derivation from its .drv file. Lock it first. Every call
 // reads the file anew.
@@ -55,9 +55,15 @@ func (s *Store) Derivation(p storepath.Path) (*Derivation, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read derivation: %w", err)
 	}
-	d, err := parseDerivation(text, s.dir)
+	return ParseDerivation(text, s.dir, p)
+}
+
+// ParseDerivation parses the text of the .drv file at p, a path of the store
+// directory storeDir.
+func ParseDerivation(text []byte, storeDir string, p storepath.Path) (*Derivation, error) {
+	d, err := parseDerivation(text, storeDir)
 	if err != nil {
-		return nil, fmt.Errorf("read derivation %s: %w", s.RealPath(p), err)
+		return nil, fmt.Errorf("read derivation %s: %w", p, err)
 	}
 	d.Path, d.Name = p, strings.TrimSuffix(p.Name(), ".drv")
 	return d, nil
@@ -74,10 +80,10 @@ func readDerivation(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() || info.Size() > maxDerivation {
-		return nil, fmt.Errorf("%s: not a file of at most %d bytes", name, maxDerivation)
+	if !info.Mode().IsRegular() || info.Size() > MaxDerivation {
+		return nil, fmt.Errorf("%s: not a file of at most %d bytes", name, MaxDerivation)
 	}
-	return io.ReadAll(io.LimitReader(f, maxDerivation))
+	return io.ReadAll(io.LimitReader(f, MaxDerivation))
 }
 
 // A MissingOutput is an output of a derivation that is not valid.

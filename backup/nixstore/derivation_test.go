@@ -131,7 +131,7 @@ func TestDerivationFile(t *testing.T) {
 	}
 	os.Remove(s.RealPath(drv))
 	write(t, s.RealPath(drv), "")
-	if err := os.Truncate(s.RealPath(drv), maxDerivation+1); err != nil {
+	if err := os.Truncate(s.RealPath(drv), MaxDerivation+1); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Derivation(drv); err == nil {

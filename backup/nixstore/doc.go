@@ -2,8 +2,8 @@
 // refer to, what a closure is, what the garbage collector's roots are. It only
 // uses Nix's own commands, so that any store that Nix can open as files works:
 // the system store, through the daemon or not, and chroot stores (--store DIR).
-// Reading and writing the contents of store paths is left to others; RealPath
-// says where they are.
+// What is in store paths is read as files (Dump); writing them is left to
+// others.
 //
 // # The serve protocol
 //

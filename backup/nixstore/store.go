@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/narvault/narvault/narread/nar"
 	"github.com/narvault/narvault/narread/storepath"
 )
 
@@ -163,6 +164,12 @@ func (s *Store) Dir() string { return s.dir }
 // RealPath returns where the files of a store path are. It differs from
 // p.In(Dir()) in a chroot store.
 func (s *Store) RealPath(p storepath.Path) string { return p.In(s.real) }
+
+// Dump writes the NAR of a store path to w, as nar.Dump does. Lock the path
+// first. Whether it still is what Nix registered, the hash of the NAR tells.
+func (s *Store) Dump(ctx context.Context, w io.Writer, p storepath.Path) (*nar.Listing, []string, error) {
+	return nar.Dump(ctx, w, s.RealPath(p))
+}
 
 // server returns the child that answers questions.
 func (s *Store) server() *server {
