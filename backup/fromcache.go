@@ -195,7 +195,7 @@ func (s *CacheStore) Dump(ctx context.Context, w io.Writer, p storepath.Path) (*
 func unpackNAR(ctx context.Context, w io.Writer, archive *narread.Archive) (*nar.Listing, []string, error) {
 	pr, pw := io.Pipe()
 	lister := newLister(pr)
-	_, err := archive.WriteTo(io.MultiWriter(interruptible{ctx, w}, pw))
+	_, err := archive.WriteTo(io.MultiWriter(Interruptible(ctx, w), pw))
 	pw.Close()
 	listing, listErr := lister.wait()
 	if err != nil {
@@ -231,17 +231,4 @@ func newLister(r io.Reader) *lister {
 func (l *lister) wait() (*nar.Listing, error) {
 	<-l.done
 	return l.listing, l.err
-}
-
-// interruptible ends a stream when the context does.
-type interruptible struct {
-	ctx context.Context
-	io.Writer
-}
-
-func (i interruptible) Write(p []byte) (int, error) {
-	if err := i.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return i.Writer.Write(p)
 }

@@ -22,6 +22,7 @@ type backupCommand struct {
 	description  string
 	method       string
 	store        string
+	from         string
 	compression  string
 	level        int
 	allGCRoots   bool
@@ -43,7 +44,8 @@ backup yet is written; backing up a release again updates it.
   narvault backup /media/backup --release disnix/disnix-0.3 ./result
 
 A STORE-PATH is a store path, a file in one, a symlink to one (result, a
-profile, /run/current-system), or its hash part.
+profile, /run/current-system), or its hash part. With --from, it is taken from
+another backup or binary cache: no Nix store is asked, and signatures are kept.
 
 Methods:
   binary  the closure of the paths: all that is needed to run them
@@ -61,6 +63,7 @@ Methods:
 	f.BoolVar(&c.allGCRoots, "all-gcroots", false, "back up every root of Nix's garbage collector")
 	f.BoolVar(&c.forceRealise, "force-realise", false, "with method cached: build the outputs that are not valid")
 	f.StringVar(&c.store, "store", "", "the Nix store to read, as Nix's --store `URL`")
+	f.StringVar(&c.from, "from", "", "take the store paths from another backup or binary cache, the `CACHE-DIR`, not from a Nix store")
 	f.StringVar(&c.compression, "compression", "", "zstd or none (default: what the backup was made with, zstd for a new one)")
 	f.IntVar(&c.level, "level", 0, "zstd level, 1 to 22 (default: what the backup was made with, 3 for a new one)")
 	f.BoolVarP(&c.dryRun, "dry-run", "n", false, "only say what would be done")
@@ -77,17 +80,17 @@ func (c *backupCommand) run(ctx context.Context, dir string, args []string) erro
 	if err := backup.MayCreate(dir); err != nil {
 		return err
 	}
-	store, err := nixstore.Open(ctx, nixstore.Options{URL: c.store, Log: c.s.err})
+	source, err := c.open(ctx)
 	if err != nil {
 		return err
 	}
-	defer store.Close()
-	if req.Roots, err = c.roots(ctx, store, args); err != nil {
+	defer source.Close()
+	if req.Roots, err = c.roots(ctx, source, args); err != nil {
 		return err
 	}
 	progress := newProgress(c.s.err, c.quiet || c.dryRun)
 	req.Progress, req.Cache = progress.hooks(), cacheOptions(c.s.err)
-	result, err := backup.Run(ctx, dir, store, *req)
+	result, err := backup.Run(ctx, dir, source, *req)
 	progress.stop()
 	if err != nil {
 		if n := progress.paths.Load(); n > 0 {
@@ -116,6 +119,8 @@ func (c *backupCommand) request(args []string) (*backup.Request, error) {
 		return nil, usageErrorf("give store paths or --all-gcroots, not both")
 	case !c.allGCRoots && len(args) == 0:
 		return nil, usageErrorf("which store paths? Give at least one, or --all-gcroots")
+	case c.from != "" && (c.store != "" || c.allGCRoots || c.forceRealise):
+		return nil, usageErrorf("--from takes store paths from a binary cache; --store, --all-gcroots and --force-realise are for a Nix store")
 	case c.forceRealise && method != backup.Cached:
 		return nil, usageErrorf("--force-realise is for --method cached")
 	}
@@ -130,16 +135,46 @@ func (c *backupCommand) request(args []string) (*backup.Request, error) {
 	return req, nil
 }
 
+// A source is where store paths are taken from.
+type source interface {
+	backup.Store
+	// Resolve returns the store path that an argument names.
+	Resolve(arg string) (storepath.Path, error)
+	Close() error
+}
+
+// open opens the local Nix store, or the cache that --from says.
+func (c *backupCommand) open(ctx context.Context) (source, error) {
+	if c.from == "" {
+		return nixstore.Open(ctx, nixstore.Options{URL: c.store, Log: c.s.err})
+	}
+	b, err := openBackup(c.from, c.s.err)
+	if err != nil {
+		return nil, err
+	}
+	return cacheSource{backup.FromCache(b), b}, nil
+}
+
+// cacheSource is a binary cache as a source.
+type cacheSource struct {
+	*backup.CacheStore
+	b *backup.Backup
+}
+
+func (s cacheSource) Resolve(arg string) (storepath.Path, error) { return storePath(s.b, arg) }
+
+func (s cacheSource) Close() error { return s.b.Close() }
+
 // roots finds the store paths that the arguments name; all mistakes are
 // reported at once.
-func (c *backupCommand) roots(ctx context.Context, store *nixstore.Store, args []string) ([]storepath.Path, error) {
-	if c.allGCRoots {
+func (c *backupCommand) roots(ctx context.Context, from source, args []string) ([]storepath.Path, error) {
+	if store, ok := from.(*nixstore.Store); ok && c.allGCRoots {
 		return gcRoots(ctx, store)
 	}
 	var paths []storepath.Path
 	var errs []error
 	for _, arg := range args {
-		p, err := store.Resolve(arg)
+		p, err := from.Resolve(arg)
 		paths, errs = append(paths, p), append(errs, err)
 	}
 	return paths, errors.Join(errs...)

@@ -60,7 +60,7 @@ func (c *catCommand) file(ctx context.Context, b *backup.Backup, path string) er
 	if e.Type != nar.Regular {
 		return fmt.Errorf("%s: is a %s, not a file", path, e.Type)
 	}
-	_, err = io.CopyBuffer(interruptible{ctx, c.s.out}, onlyReader{io.NewSectionReader(place.Node.Archive, e.Offset, e.Size)}, make([]byte, 1<<20))
+	_, err = io.CopyBuffer(backup.Interruptible(ctx, c.s.out), onlyReader{io.NewSectionReader(place.Node.Archive, e.Offset, e.Size)}, make([]byte, 1<<20))
 	return err
 }
 

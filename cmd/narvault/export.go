@@ -62,7 +62,7 @@ func (c *exportCommand) run(ctx context.Context, dir string, names []string) err
 		return err
 	}
 	defer e.Close()
-	_, err = e.WriteTo(interruptible{ctx, c.s.out})
+	_, err = e.WriteTo(backup.Interruptible(ctx, c.s.out))
 	return err
 }
 
@@ -100,17 +100,4 @@ func releaseArgument(b *backup.Backup, name string) (backup.ReleaseID, bool) {
 	}
 	_, notPath := storepath.Parse(id.Project)
 	return id, notPath != nil && id.Project != "store" && id.Project != "releases" && !storepath.ValidHash(id.Project)
-}
-
-// interruptible ends a stream when the context does.
-type interruptible struct {
-	ctx context.Context
-	w   interface{ Write([]byte) (int, error) }
-}
-
-func (i interruptible) Write(p []byte) (int, error) {
-	if err := i.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return i.w.Write(p)
 }
