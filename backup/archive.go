@@ -27,11 +27,14 @@ import (
 type archiver struct {
 	fsys     disk.FS
 	backup   *Backup
+	lock     *backupLock
 	store    Store
 	pool     *zseek.Pool // nil: NARs are stored as they are
 	journal  *journal
 	progress *Progress
-	written  int64 // bytes of NAR files committed; of commitAll's goroutine until run returns
+	// These are of commitAll's goroutine until run returns.
+	written   int64      // bytes of NAR files committed
+	conflicts []Conflict // with what another backup archived meanwhile
 }
 
 const (

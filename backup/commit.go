@@ -24,7 +24,7 @@ func (a *archiver) commitAll(ctx context.Context, jobs []*job, ahead <-chan stru
 		if err != nil {
 			return err
 		}
-		if err := a.commit(jobs[:n]); err != nil {
+		if err := a.commit(ctx, jobs[:n]); err != nil {
 			return fmt.Errorf("write to backup: %w", err)
 		}
 		for _, j := range jobs[:n] {
@@ -72,7 +72,7 @@ func nilIfSome(n int, err error) error {
 // commit makes a group of jobs durable and visible: the NAR files first, then
 // the narinfos, level by level, so that at no instant, and after no crash, a
 // narinfo is there without its NAR file or without the narinfos it refers to.
-func (a *archiver) commit(group []*job) error {
+func (a *archiver) commit(ctx context.Context, group []*job) error {
 	if err := a.commitNARs(group); err != nil {
 		return err
 	}
@@ -85,19 +85,37 @@ func (a *archiver) commit(group []*job) error {
 	if err != nil {
 		return err
 	}
+	err = a.lock.exclusively(ctx, func() error { return a.publish(group, staged) })
+	if err != nil {
+		return err
+	}
+	for _, j := range group {
+		if !j.shared {
+			j.listing = nil // there may be many
+		}
+	}
+	return nil
+}
+
+// publish gives the staged narinfos of a group their names, level by level. A
+// store path that another backup has archived since the plan was made stays as
+// that one has it.
+func (a *archiver) publish(group []*job, staged []stagedInfo) error {
 	for _, level := range levels(group) {
 		for _, i := range level {
-			if err := staged[i].publish(a.fsys); err != nil {
+			have, err := archived(a.backup.Cache, group[i].info)
+			switch {
+			case have.info == nil && err == nil:
+				err = staged[i].publish(a.fsys)
+			case have.conflict != nil:
+				a.conflicts = append(a.conflicts, *have.conflict)
+			}
+			if err != nil {
 				return err
 			}
 		}
 		if err := a.fsys.SyncDir(a.backup.Cache.Dir()); err != nil {
 			return err
-		}
-	}
-	for _, j := range group {
-		if !j.shared {
-			j.listing = nil // there may be many
 		}
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -74,7 +75,7 @@ func mayCreate(dir string) error {
 		return fmt.Errorf("%s is a binary cache that another program keeps: use another directory", dir)
 	}
 	for _, e := range entries {
-		if e.Name() != "lost+found" && e.Name() != lockFile && !isTemp(e.Name()) {
+		if !slices.Contains([]string{"lost+found", lockFile, locksDir}, e.Name()) && !isTemp(e.Name()) {
 			return fmt.Errorf("%s is not empty and no backup (it holds %q): use an empty or a new directory", dir, e.Name())
 		}
 	}
@@ -83,7 +84,10 @@ func mayCreate(dir string) error {
 
 // mayMake reports why a directory that is not there cannot be made.
 func mayMake(dir string) error {
-	if _, err := os.Lstat(dir); err == nil {
+	if st, err := os.Lstat(dir); err == nil {
+		if st.IsDir() {
+			return nil // another backup has just made it
+		}
 		return fmt.Errorf("%s is a symlink that leads nowhere", dir)
 	}
 	parent := filepath.Dir(filepath.Clean(dir))

@@ -4,7 +4,7 @@
 //	BACKUP/
 //	  README.txt       how to restore with plain Nix, without narvault
 //	  narvault.json    format version, id, creation time, compression (Config)
-//	  lock             held, with flock, by whoever writes
+//	  lock, locks/     held, with flock, by whoever is at work (see LockOptions)
 //	  nars.journal     finished NAR files whose narinfo is not yet written
 //	  cache/           a standard Nix binary cache (package index/bincache)
 //	  releases/<project>/<name>/
@@ -12,6 +12,7 @@
 //	    release.json   what it is and where it came from (Release)
 //	    previous/      the two files as they were before the last change
 //	  index/           derived from the cache, may be deleted (package index)
+//	  trash/           what forget and gc took out, until it is purged
 //
 // The files are the truth, and plain Nix can read all that matters of them.
 // Writing keeps an order that leaves a valid cache at every instant, on disk
@@ -42,7 +43,6 @@ import (
 const (
 	configFile    = "narvault.json"
 	readmeFile    = "README.txt"
-	lockFile      = "lock"
 	journalFile   = "nars.journal"
 	cacheDir      = "cache"
 	narDir        = "nar" // below cacheDir

@@ -1,80 +1,384 @@
 package backup
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
+
+	"github.com/narvault/narvault/backup/disk"
 )
 
-// A LockedError says that somebody else writes to the backup.
+// # Locks
+//
+// Any number of backups, checks and mounts may be at work on one backup, on
+// this machine and, if its file system has locks over the network, on others.
+// All locks are those of flock(2): the kernel lets go of them when a process
+// ends, however it ends, so that none is ever left behind by a crash.
+//
+//	lock           shared: what it refers to has to stay (backup, forget, check)
+//	               exclusive: nothing else may write (gc, while it takes out)
+//	locks/mutex    exclusive, for an instant at a time: names of narinfos and
+//	               records of releases change only under it
+//	locks/write-*  exclusive, each of the process that made the file and wrote
+//	locks/read-*   into it who it is; one that is not locked is a leftover
+//
+// A backup takes lock, shared, before it looks what is archived already, and
+// holds it until its release is recorded. So gc can never take away a narinfo
+// or a NAR file that a running backup counts on, and gc never meets the
+// temporary files and unnamed NARs of a running backup. Between backups the
+// mutex decides who archives a store path that two of them bring: under it,
+// the second looks again before it publishes a narinfo.
+//
+// Whoever makes temporary files has a write-* file before he makes the first,
+// and makes it under the mutex. Who finds under the mutex that there is no
+// other write-* in use may thus remove all temporary files and the journal.
+//
+// gc lets go of its lock before it deletes what has been in the trash for long
+// enough, and before it builds the index: nobody waits for that.
+//
+// A mount, and every command that only looks, takes no lock at all: what it
+// reads is complete at every instant, and what gc takes out vanishes for it as
+// for Nix. It can be used beside everything, and on a medium that cannot be
+// written to.
+const (
+	lockFile  = "lock"
+	locksDir  = "locks"
+	mutexFile = "mutex" // below locksDir
+)
+
+// LockOptions say what happens when others hold a lock that is needed. With the
+// zero value it is a *LockedError at once.
+type LockOptions struct {
+	// Wait is how long to wait for the others; negative: for as long as it takes.
+	Wait time.Duration
+	// NoLock takes no locks, for media that have none. Nobody else may write.
+	NoLock bool
+	// Command is what the holders of locks are told to be; "" is "narvault".
+	Command string
+	// Waiting is told once, before the waiting begins, for whom. It may be nil.
+	Waiting func(*LockedError)
+
+	flock func(f *os.File, how int) error // for tests; nil is flock(2)
+}
+
+// A LockedError says that others are at work on the backup.
 type LockedError struct {
-	File   string // the lock file
-	Holder string // what the holder wrote into it: process id, host
+	Dir     string   // the backup
+	Holders []string // who, as far as that can be told: process, host, command, since when
 }
 
 func (e *LockedError) Error() string {
-	return fmt.Sprintf("%s is locked by %s: wait for it to end", filepath.Dir(e.File), e.Holder)
+	return fmt.Sprintf("%s is in use by %s: try again when it has ended, or with --wait", e.Dir, strings.Join(e.Who(), ", "))
 }
 
-// lock takes the write lock of a backup, which exists. It ends with the
-// process whatever becomes of it, so that none can be left stale. The error is
-// *LockedError when another process holds it. The caller closes the result.
-func lock(dir string) (io.Closer, error) {
-	name := filepath.Join(dir, lockFile)
-	// Whoever made the directory shall not have us write elsewhere.
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o666)
-	if err != nil {
+// Who returns the Holders, or what to say when none is known.
+func (e *LockedError) Who() []string {
+	if len(e.Holders) == 0 {
+		return []string{"another process"}
+	}
+	return e.Holders
+}
+
+// A lockKind says what a lock is for.
+type lockKind int
+
+const (
+	reading   lockKind = iota // what is there has to stay
+	writing                   // the same, and it writes
+	excluding                 // nobody else may do either
+)
+
+// How the files in locksDir are called.
+const (
+	readPrefix  = "read-"
+	writePrefix = "write-"
+)
+
+func (k lockKind) how() int {
+	if k == excluding {
+		return syscall.LOCK_EX
+	}
+	return syscall.LOCK_SH
+}
+
+func (k lockKind) prefix() string {
+	if k == reading {
+		return readPrefix
+	}
+	return writePrefix
+}
+
+// A backupLock is a lock of a backup. It ends with Close, or with the process.
+type backupLock struct {
+	dir   string
+	o     LockOptions
+	file  *os.File // nil with NoLock
+	named *os.File // the file that says who we are; nil if there is none
+}
+
+// lockBackup takes the lock of a backup directory, which exists. The error is
+// *LockedError when others hold it for longer than o says.
+func lockBackup(ctx context.Context, dir string, kind lockKind, o LockOptions) (*backupLock, error) {
+	if o.flock == nil {
+		o.flock = func(f *os.File, how int) error { return syscall.Flock(int(f.Fd()), how) }
+	}
+	l := &backupLock{dir: dir, o: o}
+	if o.NoLock {
+		return l, nil
+	}
+	if err := l.take(ctx, kind); err != nil {
 		return nil, fmt.Errorf("lock backup: %w", err)
 	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		holder, _ := io.ReadAll(io.LimitReader(f, 256))
-		f.Close()
-		return nil, &LockedError{File: name, Holder: holderText(holder)}
-	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock backup: flock %s: %w", name, err)
-	}
-	return f, sign(f)
+	return l, nil
 }
 
-// holderPrefix begins what a holder writes into the lock file.
-const holderPrefix = "process "
-
-// sign writes who holds the lock into its file, over what an earlier holder
-// wrote. A file that anybody else wrote is none of ours, and an error.
-func sign(f *os.File) error {
-	st, err := f.Stat()
-	if err == nil && !st.Mode().IsRegular() {
-		err = errors.New("the file is no regular file")
+func (l *backupLock) take(ctx context.Context, kind lockKind) error {
+	if err := l.makeDir(); err != nil {
+		return err
 	}
-	var before []byte
-	if err == nil {
-		before, err = io.ReadAll(io.LimitReader(f, 256))
+	name := filepath.Join(l.dir, lockFile)
+	for l.file == nil {
+		f, err := openLock(name)
+		if err != nil {
+			return err
+		}
+		if err := l.acquire(ctx, f, kind.how(), l.o.Wait); err != nil {
+			f.Close()
+			return err
+		}
+		if !isNamed(f, name) { // somebody removed it: what we hold is worth nothing
+			f.Close()
+			continue
+		}
+		l.file = f
 	}
-	if err == nil && len(before) > 0 && !strings.HasPrefix(string(before), holderPrefix) {
-		err = errors.New("the file is not a lock of narvault")
-	}
-	if err != nil {
-		f.Close()
-		return fmt.Errorf("lock backup: %s: %w", f.Name(), err)
-	}
-	// The rest is only for the message of LockedError, so errors do not matter.
-	host, _ := os.Hostname()
-	if f.Truncate(0) == nil {
-		f.WriteAt(fmt.Appendf(nil, "%s%d on %s\n", holderPrefix, os.Getpid(), host), 0)
+	err := l.exclusively(ctx, func() error { return l.register(ctx, kind) })
+	// A disk may be so full that there is no room for the name of who frees it.
+	if err != nil && kind != excluding {
+		l.Close()
+		return err
 	}
 	return nil
 }
 
-func holderText(text []byte) string {
-	if s := strings.TrimSpace(string(text)); s != "" {
-		return s
+// Lock keeps what is in the backup there until the result is closed: gc waits
+// for it, or gives up. Where nobody can write, nothing has to be locked. The
+// error is *LockedError while gc is at work, for longer than o says.
+func (b *Backup) Lock(ctx context.Context, o LockOptions) (io.Closer, error) {
+	if b.foreign {
+		return &backupLock{}, nil
 	}
-	return "another process"
+	l, err := lockBackup(ctx, b.dir, reading, o)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		return &backupLock{}, nil
+	}
+	return l, err
+}
+
+// makeDir makes the directory for the other lock files.
+func (l *backupLock) makeDir() error {
+	name := filepath.Join(l.dir, locksDir)
+	st, err := os.Lstat(name)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return disk.OS{}.Mkdir(name)
+	case err == nil && !st.IsDir():
+		return fmt.Errorf("%s is no directory", name)
+	}
+	return err
+}
+
+// openLock opens a lock file, and makes it if need be. One that is not of
+// narvault is an error: whoever made the directory shall not have us write
+// elsewhere, or wait for ever.
+func openLock(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o666)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no regular file", name)
+	}
+	if err == nil && st.Size() > 0 {
+		err = fmt.Errorf("%s is not a lock of narvault: that is empty", name)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// isNamed reports whether f is still the file of that name.
+func isNamed(f *os.File, name string) bool {
+	mine, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Lstat(name)
+	return err == nil && os.SameFile(mine, there)
+}
+
+// lockPoll is how often a lock that others hold is tried again.
+const lockPoll = 20 * time.Millisecond
+
+// acquire takes a lock on f, and waits for it if need be.
+func (l *backupLock) acquire(ctx context.Context, f *os.File, how int, wait time.Duration) error {
+	deadline := time.Now().Add(wait)
+	for told := false; ; {
+		err := l.o.flock(f, how|syscall.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case !errors.Is(err, syscall.EWOULDBLOCK):
+			return &noLocksError{file: f.Name(), err: err}
+		}
+		if wait >= 0 && !time.Now().Before(deadline) {
+			return l.locked()
+		}
+		if !told && l.o.Waiting != nil && l.file == nil { // the mutex is not worth a message
+			l.o.Waiting(l.locked())
+		}
+		told = true
+		select {
+		case <-time.After(lockPoll):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// A noLocksError says that the file system of a backup has no locks.
+type noLocksError struct {
+	file string
+	err  error
+}
+
+func (e *noLocksError) Error() string {
+	return fmt.Sprintf("the file system of %s has no locks (flock: %v), and without them two programs could write at once: "+
+		"mount it with locks (NFS: without \"nolock\"), or use --no-lock if nobody else writes to this backup", e.file, e.err)
+}
+
+func (e *noLocksError) Unwrap() error { return e.err }
+
+// exclusively calls f while nobody else who uses exclusively is in such a call.
+// What f does has to be short: all other writers may be waiting for it.
+func (l *backupLock) exclusively(ctx context.Context, f func() error) error {
+	if l.file == nil {
+		return f()
+	}
+	m, err := openLock(filepath.Join(l.dir, locksDir, mutexFile))
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	if err := l.acquire(ctx, m, syscall.LOCK_EX, -1); err != nil {
+		return err
+	}
+	return f()
+}
+
+// register makes the file that says who we are. It is called under the mutex.
+func (l *backupLock) register(ctx context.Context, kind lockKind) error {
+	pattern := fmt.Sprintf("%s%d-*", kind.prefix(), os.Getpid())
+	f, err := os.CreateTemp(filepath.Join(l.dir, locksDir), pattern)
+	if err != nil {
+		return err
+	}
+	// Somebody may be looking just now whether it is in use.
+	if err := l.acquire(ctx, f, syscall.LOCK_EX, -1); err != nil {
+		f.Close()
+		return err
+	}
+	l.named = f
+	host, _ := os.Hostname()
+	command := l.o.Command
+	if command == "" {
+		command = "narvault"
+	}
+	// Only for messages, so errors do not matter.
+	f.Chmod(0o644)
+	fmt.Fprintf(f, "process %d on %s (%s, since %s)\n", os.Getpid(), host, command, time.Now().Format(time.DateTime))
+	return nil
+}
+
+// Close lets go of the lock.
+func (l *backupLock) Close() error {
+	if l.named != nil {
+		os.Remove(l.named.Name())
+		l.named.Close()
+		l.named = nil
+	}
+	if l.file == nil {
+		return nil
+	}
+	return l.file.Close()
+}
+
+// locked returns the error that names who holds locks.
+func (l *backupLock) locked() *LockedError {
+	e := &LockedError{Dir: l.dir}
+	l.others(func(name string, f *os.File) {
+		text, _ := io.ReadAll(io.LimitReader(f, 512))
+		if who := strings.TrimSpace(string(text)); who != "" {
+			e.Holders = append(e.Holders, who)
+		}
+	}, func(string) {})
+	return e
+}
+
+// alone reports whether nobody else writes to the backup, and removes what dead
+// writers left in locksDir. It is called under the mutex.
+func (l *backupLock) alone() bool {
+	if l.file == nil {
+		return true
+	}
+	alone := true
+	err := l.others(func(name string, _ *os.File) {
+		alone = alone && !strings.HasPrefix(name, writePrefix)
+	}, func(name string) {
+		os.Remove(filepath.Join(l.dir, locksDir, name))
+	})
+	return alone && err == nil
+}
+
+// others calls used for the file of each other process that is at work, and
+// unused for those of processes that are not any more.
+func (l *backupLock) others(used func(name string, f *os.File), unused func(name string)) error {
+	dir := filepath.Join(l.dir, locksDir)
+	names, err := readNames(dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if !strings.HasPrefix(name, readPrefix) && !strings.HasPrefix(name, writePrefix) {
+			continue
+		}
+		f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // it has just ended
+		}
+		if err != nil {
+			return err
+		}
+		switch {
+		case l.named != nil && isNamed(l.named, f.Name()):
+		case errors.Is(l.o.flock(f, syscall.LOCK_SH|syscall.LOCK_NB), syscall.EWOULDBLOCK):
+			used(name, f)
+		default:
+			unused(name)
+		}
+		f.Close()
+	}
+	return nil
 }

@@ -61,11 +61,19 @@ func makePlan(ctx context.Context, cache *bincache.Cache, finished map[narinfo.H
 	p := new(plan)
 	for _, info := range infos {
 		p.narSize += info.NarSize
-		archived, err := p.archived(cache, info)
-		if err != nil {
-			return nil, err
+		var h have
+		if cache != nil {
+			if h, err = archived(cache, info); err != nil {
+				return nil, err
+			}
 		}
-		if archived {
+		if h.damage != "" {
+			p.healed = append(p.healed, h.damage)
+		}
+		if h.conflict != nil {
+			p.conflicts = append(p.conflicts, *h.conflict)
+		}
+		if h.info != nil {
 			p.unchanged.add(info.NarSize)
 			continue
 		}
@@ -74,36 +82,39 @@ func makePlan(ctx context.Context, cache *bincache.Cache, finished map[narinfo.H
 	return p, p.findContents(ctx, cache, finished)
 }
 
-// archived reports whether the cache has a store path: a good narinfo and the
-// NAR file that it names, in full size.
-func (p *plan) archived(cache *bincache.Cache, info nixstore.PathInfo) (bool, error) {
-	if cache == nil {
-		return false, nil
-	}
-	have, err := cache.NarInfo(info.Path.Hash())
+// A have says what a cache has of a store path.
+type have struct {
+	info     *narinfo.NarInfo // nil: nothing, or nothing good
+	conflict *Conflict        // it has another content
+	damage   string           // why what it has is no good
+}
+
+// archived looks for a store path in the cache: a good narinfo and the NAR file
+// that it names, in full size.
+func archived(cache *bincache.Cache, info nixstore.PathInfo) (have, error) {
+	there, err := cache.NarInfo(info.Path.Hash())
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		return have{}, nil
 	}
-	if err == nil && have.StorePath != info.Path {
+	if err == nil && there.StorePath != info.Path {
 		// Nix makes no two names for one hash, so this is damage.
-		p.healed = append(p.healed, fmt.Sprintf("narinfo of %s names %s", info.Path, have.StorePath))
-		return false, nil
+		return have{damage: fmt.Sprintf("narinfo of %s names %s", info.Path, there.StorePath)}, nil
 	}
 	if err == nil {
-		err = statNAR(cache, have)
+		err = statNAR(cache, there)
 	}
 	var damage *bincache.DamageError
 	if errors.As(err, &damage) {
-		p.healed = append(p.healed, damage.Error())
-		return false, nil
+		return have{damage: damage.Error()}, nil
 	}
 	if err != nil {
-		return false, err
+		return have{}, err
 	}
-	if have.NarHash != info.NarHash {
-		p.conflicts = append(p.conflicts, Conflict{Path: info.Path, Archived: have.NarHash, Local: info.NarHash})
+	h := have{info: there}
+	if there.NarHash != info.NarHash {
+		h.conflict = &Conflict{Path: info.Path, Archived: there.NarHash, Local: info.NarHash}
 	}
-	return true, nil
+	return h, nil
 }
 
 func statNAR(cache *bincache.Cache, info *narinfo.NarInfo) error {

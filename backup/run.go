@@ -22,6 +22,7 @@ type Request struct {
 	DryRun       bool             // only say what would be done
 	Cache        bincache.Options // how archives are read that are there already
 	Progress     Progress
+	Lock         LockOptions
 }
 
 // defaultCompression is for new backups. Level 3 is where the encoder stands
@@ -90,6 +91,8 @@ func (p *Progress) archived(j *job) {
 // made if it is not there, and brings its index up to date. What must not be collected meanwhile is locked in
 // the store until the store is closed.
 //
+// Others may back up into the same directory at the same time; gc may not.
+//
 // On error the backup is as good as before: every release is whole, and what
 // was finished helps the next run. Errors that a caller may want to know:
 // *nixstore.InvalidPathsError (nothing was written), *ChangedError,
@@ -118,7 +121,7 @@ func run(ctx context.Context, fsys disk.FS, dir string, store Store, req Request
 	r := &runner{fsys: fsys, dir: dir, store: store, req: &req}
 	defer r.unlock()
 	if isBackup(dir) && !req.DryRun {
-		if err := r.lock(); err != nil {
+		if err := r.lock(ctx); err != nil {
 			return nil, err
 		}
 	}

@@ -162,13 +162,13 @@ func TestLocked(t *testing.T) {
 	p := store.add("p", "x")
 	dir := filepath.Join(t.TempDir(), "backup")
 	mustRun(t, dir, store, request("r", p))
-	held, err := lock(dir)
+	held, err := lockBackup(t.Context(), dir, excluding, LockOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = run(t.Context(), memory{}, dir, store, request("r", p))
 	var locked *LockedError
-	if !errors.As(err, &locked) || !strings.Contains(locked.Holder, "process ") {
+	if !errors.As(err, &locked) || len(locked.Holders) != 1 || !strings.Contains(locked.Holders[0], "process ") {
 		t.Errorf("got %v", err)
 	}
 	held.Close()
@@ -405,7 +405,7 @@ func TestPreviousStaysGood(t *testing.T) {
 func TestSymlinksAreNotFollowed(t *testing.T) {
 	store := newFakeStore(t)
 	p := store.add("p", "x")
-	for _, name := range []string{lockFile, journalFile, releasesDir + "/p", releasesDir, cacheDir + "/nar", cacheDir} {
+	for _, name := range []string{lockFile, locksDir, journalFile, releasesDir + "/p", releasesDir, cacheDir + "/nar", cacheDir} {
 		dir := filepath.Join(t.TempDir(), "backup")
 		mustRun(t, dir, store, request("r", p))
 		outside := t.TempDir()

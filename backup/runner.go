@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -27,7 +26,7 @@ type runner struct {
 	dir   string
 	store Store
 	req   *Request
-	held  io.Closer // the write lock, nil before it is taken
+	held  *backupLock // nil before it is taken
 
 	selected *selection
 	infos    []nixstore.PathInfo
@@ -36,9 +35,9 @@ type runner struct {
 	result   Result
 }
 
-func (r *runner) lock() (err error) {
+func (r *runner) lock(ctx context.Context) (err error) {
 	if r.held == nil {
-		r.held, err = lock(r.dir)
+		r.held, err = lockBackup(ctx, r.dir, writing, r.req.Lock)
 	}
 	return err
 }
@@ -73,15 +72,15 @@ func (r *runner) dryRun(ctx context.Context) error {
 	return err
 }
 
-// write does the work, as the only writer.
+// write does the work.
 func (r *runner) write(ctx context.Context) error {
 	if err := r.fsys.Mkdir(r.dir); err != nil {
 		return fmt.Errorf("create backup: %w", err)
 	}
-	if err := r.lock(); err != nil {
+	if err := r.lock(ctx); err != nil {
 		return err
 	}
-	b, err := create(r.fsys, r.dir, r.store.Dir(), r.newConfig(), r.req.Cache)
+	b, err := r.begin(ctx)
 	if err != nil {
 		return err
 	}
@@ -99,10 +98,32 @@ func (r *runner) write(ctx context.Context) error {
 	if err := r.archive(ctx, b, journal, p); err != nil {
 		return err
 	}
-	if err := r.record(b); err != nil {
-		return err
+	return r.held.exclusively(ctx, func() error {
+		if err := r.record(b); err != nil {
+			return err
+		}
+		if !r.held.alone() {
+			return journal.close() // there are lines of others in it
+		}
+		return journal.remove()
+	})
+}
+
+// begin makes the backup, or completes it, and removes what a crash left.
+func (r *runner) begin(ctx context.Context) (b *Backup, err error) {
+	err = r.held.exclusively(ctx, func() error {
+		if b, err = create(r.fsys, r.dir, r.store.Dir(), r.newConfig(), r.req.Cache); err != nil {
+			return err
+		}
+		if !r.held.alone() {
+			return nil
+		}
+		return sweep(r.fsys, b, r.req.Release)
+	})
+	if err != nil && b != nil {
+		b.Close()
 	}
-	return journal.remove()
+	return b, err
 }
 
 func (r *runner) newConfig() Config {
@@ -136,7 +157,10 @@ func (r *runner) plan(ctx context.Context, b *Backup, finished map[narinfo.Hash]
 	}
 	r.closure, r.narSize = r.selected.closure, p.narSize
 	if b != nil {
-		if err := r.compare(b, p); err != nil {
+		if err := r.complete(b); err != nil {
+			return nil, err
+		}
+		if r.result.Changes, err = b.changes(r.req.Release, r.closure); err != nil {
 			return nil, err
 		}
 	}
@@ -146,32 +170,26 @@ func (r *runner) plan(ctx context.Context, b *Backup, finished map[narinfo.Hash]
 	return p, nil
 }
 
-// compare completes the closure by what the backup has, and compares it with
-// the release's last one.
-func (r *runner) compare(b *Backup, p *plan) error {
-	if len(p.conflicts) > 0 {
-		// What is archived stays, and may have other references than what the
-		// store has now.
-		var paths []storepath.Path
-		for _, c := range p.conflicts {
-			paths = append(paths, c.Path)
-		}
-		needed, err := b.PathClosure(paths)
+// complete adds to the closure what conflicting archived paths need: what is
+// archived stays, and may have other references than what the store has now.
+func (r *runner) complete(b *Backup) error {
+	var paths []storepath.Path
+	for _, c := range r.result.Conflicts {
+		paths = append(paths, c.Path)
+	}
+	needed, err := b.PathClosure(paths)
+	if err != nil {
+		return err
+	}
+	for _, extra := range subtract(needed, r.closure) {
+		info, err := b.Cache.Lookup(extra)
 		if err != nil {
 			return err
 		}
-		for _, extra := range subtract(needed, r.closure) {
-			info, err := b.Cache.Lookup(extra)
-			if err != nil {
-				return err
-			}
-			r.narSize += info.NarSize
-		}
-		r.closure = slices.Compact(slices.Sorted(slices.Values(slices.Concat(r.closure, needed))))
+		r.narSize += info.NarSize
 	}
-	changes, err := b.changes(r.req.Release, r.closure)
-	r.result.Changes = changes
-	return err
+	r.closure = slices.Compact(slices.Sorted(slices.Values(slices.Concat(r.closure, needed))))
+	return nil
 }
 
 // none reports whether the closure is what it was; a new release (nil) is not.
@@ -205,13 +223,10 @@ func subtract(a, b []storepath.Path) []storepath.Path {
 // archive carries out the plan. After it, all that the release needs is
 // durable in the cache.
 func (r *runner) archive(ctx context.Context, b *Backup, journal *journal, p *plan) error {
-	if err := sweep(r.fsys, b, r.req.Release); err != nil {
+	if err := r.held.exclusively(ctx, func() error { return r.reserve(b) }); err != nil {
 		return err
 	}
-	if err := r.reserve(b); err != nil {
-		return err
-	}
-	a := &archiver{fsys: r.fsys, backup: b, store: r.store, journal: journal, progress: &r.req.Progress}
+	a := &archiver{fsys: r.fsys, backup: b, lock: r.held, store: r.store, journal: journal, progress: &r.req.Progress}
 	if compression, level := r.compression(b); compression != "none" {
 		a.pool = zseek.NewPool(runtime.GOMAXPROCS(0), level)
 	}
@@ -224,8 +239,14 @@ func (r *runner) archive(ctx context.Context, b *Backup, journal *journal, p *pl
 		}
 	}
 	if err != nil {
-		r.unreserve(b)
+		r.held.exclusively(context.WithoutCancel(ctx), func() error { r.unreserve(b); return nil })
 		return err
+	}
+	if len(a.conflicts) > 0 {
+		r.result.Conflicts = append(r.result.Conflicts, a.conflicts...)
+		if err := r.complete(b); err != nil {
+			return err
+		}
 	}
 	// What an earlier run published and was killed before it synced is part of
 	// this release as well.
@@ -280,7 +301,7 @@ func (r *runner) compression(b *Backup) (name string, level int) {
 	return name, level
 }
 
-// sweep removes the temporary files that a crash left. We hold the lock, so
+// sweep removes the temporary files that a crash left. Nobody else writes, so
 // they are nobody's.
 func sweep(fsys disk.FS, b *Backup, id ReleaseID) error {
 	for _, dir := range []string{
@@ -313,8 +334,13 @@ func readNames(dir string) ([]string, error) {
 }
 
 // record writes the release, now that all its paths are there. A record that
-// would say the same again is left alone, so that previous/ keeps its worth.
-func (r *runner) record(b *Backup) error {
+// would say the same again is left alone, so that previous/ keeps its worth. It
+// is called under the mutex: another backup may have recorded the same release
+// meanwhile.
+func (r *runner) record(b *Backup) (err error) {
+	if r.result.Changes, err = b.changes(r.req.Release, r.closure); err != nil {
+		return err
+	}
 	release := &Release{
 		Version: FormatVersion,
 		Project: r.req.Release.Project, Name: r.req.Release.Name, Description: r.req.Description,

@@ -30,6 +30,7 @@ type backupCommand struct {
 	dryRun       bool
 	json         bool
 	quiet        bool
+	lock         lockFlags
 }
 
 func (c *backupCommand) cobra(s streams) *cobra.Command {
@@ -69,6 +70,7 @@ Methods:
 	f.BoolVarP(&c.dryRun, "dry-run", "n", false, "only say what would be done")
 	f.BoolVar(&c.json, "json", false, "write the summary as JSON")
 	f.BoolVarP(&c.quiet, "quiet", "q", false, "no progress and no summary")
+	c.lock.add(f)
 	return cmd
 }
 
@@ -132,7 +134,8 @@ func (c *backupCommand) request(args []string) (*backup.Request, error) {
 	if err := req.Check(); err != nil {
 		return nil, usageErrorf("%v", err)
 	}
-	return req, nil
+	req.Lock, err = c.lock.options(c.s, "backup of "+id.String())
+	return req, err
 }
 
 // A source is where store paths are taken from.
