@@ -30,6 +30,7 @@ type archiver struct {
 	lock     *backupLock
 	store    Store
 	pool     *zseek.Pool // nil: NARs are stored as they are
+	repack   bool        // never take over NAR files of another cache as they are
 	journal  *journal
 	progress *Progress
 	// These are of commitAll's goroutine until run returns.
@@ -134,6 +135,9 @@ func (a *archiver) do(ctx context.Context, j *job) error {
 		// The store has what the cache has lost.
 		j.content, j.healed = nil, err.Error()
 	}
+	if taken, err := a.takeOver(ctx, j); taken || err != nil {
+		return err
+	}
 	return a.dump(ctx, j)
 }
 
@@ -197,7 +201,7 @@ func (a *archiver) dump(ctx context.Context, j *job) error {
 		FileHash:    fileSum.sum(), FileSize: fileSum.size,
 		NarHash: j.info.NarHash, NarSize: j.info.NarSize,
 	}
-	j.temp.URL = path.Join(narDir, j.temp.FileHash.Nix32()+a.extension())
+	j.temp.URL = path.Join(narDir, j.temp.FileHash.Nix32()+narExtension(a.compression()))
 	j.warnings = warnings
 	j.listing, err = listingJSON(listing)
 	return err
@@ -243,13 +247,6 @@ func (a *archiver) compression() string {
 		return "none"
 	}
 	return "zstd"
-}
-
-func (a *archiver) extension() string {
-	if a.pool == nil {
-		return ".nar"
-	}
-	return ".nar.zst"
 }
 
 func (b *Backup) cachePath(elem ...string) string {

@@ -20,12 +20,17 @@ import (
 // Its methods may be called concurrently.
 type CacheStore struct {
 	source *Backup
+	asIs   bool
 }
 
 var _ Store = (*CacheStore)(nil)
 
 // FromCache returns the store of source, which stays the caller's to close.
-func FromCache(source *Backup) *CacheStore { return &CacheStore{source} }
+//
+// Unless a compression is asked for, NAR files are taken over as they are where
+// any part of them can be read without the rest, with asIs all of them; the
+// others are packed anew.
+func FromCache(source *Backup, asIs bool) *CacheStore { return &CacheStore{source, asIs} }
 
 // Dir returns the store directory of the cache.
 func (s *CacheStore) Dir() string { return s.source.Cache.StoreDir() }
@@ -188,6 +193,28 @@ func (s *CacheStore) Dump(ctx context.Context, w io.Writer, p storepath.Path) (*
 	}
 	defer archive.Close()
 	return unpackNAR(ctx, w, archive)
+}
+
+// packed opens the NAR file of a path if it is to be taken over as it is; nil
+// if it is not.
+func (s *CacheStore) packed(p storepath.Path) (*packedNAR, error) {
+	info, err := s.source.Cache.Lookup(p)
+	if err != nil {
+		return nil, s.source.promised(p, err)
+	}
+	archive, err := s.source.Cache.Archive(info)
+	if err != nil {
+		return nil, err
+	}
+	defer archive.Close()
+	if !s.asIs && !archive.RandomAccess() {
+		return nil, nil
+	}
+	f, _, err := s.source.Cache.OpenNAR(info)
+	if err != nil {
+		return nil, err
+	}
+	return &packedNAR{f, s.RealPath(p), archive.Compression(), info.FileHash}, nil
 }
 
 // unpackNAR writes the NAR in an archive to w, verified, and makes its listing

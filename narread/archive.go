@@ -162,6 +162,10 @@ func (a *Archive) blocks() (*blocks, error) {
 // without the rest. If not, the first read takes the whole archive.
 func (a *Archive) RandomAccess() bool { return a.direct }
 
+// Compression returns what the container is, by the name that narinfos use,
+// whatever the narinfo of this one says.
+func (a *Archive) Compression() string { return string(a.format) }
+
 // Size returns the size of the NAR.
 func (a *Archive) Size() int64 { return a.o.NarSize }
 

@@ -23,6 +23,7 @@ type backupCommand struct {
 	method       string
 	store        string
 	from         string
+	asIs         bool
 	compression  string
 	level        int
 	allGCRoots   bool
@@ -47,6 +48,8 @@ backup yet is written; backing up a release again updates it.
 A STORE-PATH is a store path, a file in one, a symlink to one (result, a
 profile, /run/current-system), or its hash part. With --from, it is taken from
 another backup or binary cache: no Nix store is asked, and signatures are kept.
+NAR files are taken over as they are where any part of them can be read without
+the rest (of backups), else packed anew; --as-is and --compression decide.
 
 Methods:
   binary  the closure of the paths: all that is needed to run them
@@ -65,6 +68,7 @@ Methods:
 	f.BoolVar(&c.forceRealise, "force-realise", false, "with method cached: build the outputs that are not valid")
 	f.StringVar(&c.store, "store", "", "the Nix store to read, as Nix's --store `URL`")
 	f.StringVar(&c.from, "from", "", "take the store paths from another backup or binary cache, the `CACHE-DIR`, not from a Nix store")
+	f.BoolVar(&c.asIs, "as-is", false, "with --from: take over all NAR files as they are, also those that cannot be read in parts")
 	f.StringVar(&c.compression, "compression", "", "zstd or none (default: what the backup was made with, zstd for a new one)")
 	f.IntVar(&c.level, "level", 0, "zstd level, 1 to 22 (default: what the backup was made with, 3 for a new one)")
 	f.BoolVarP(&c.dryRun, "dry-run", "n", false, "only say what would be done")
@@ -123,6 +127,8 @@ func (c *backupCommand) request(args []string) (*backup.Request, error) {
 		return nil, usageErrorf("which store paths? Give at least one, or --all-gcroots")
 	case c.from != "" && (c.store != "" || c.allGCRoots || c.forceRealise):
 		return nil, usageErrorf("--from takes store paths from a binary cache; --store, --all-gcroots and --force-realise are for a Nix store")
+	case c.asIs && (c.from == "" || c.compression != "" || c.level != 0):
+		return nil, usageErrorf("--as-is goes with --from, and with no --compression or --level")
 	case c.forceRealise && method != backup.Cached:
 		return nil, usageErrorf("--force-realise is for --method cached")
 	}
@@ -155,7 +161,7 @@ func (c *backupCommand) open(ctx context.Context) (source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return cacheSource{backup.FromCache(b), b}, nil
+	return cacheSource{backup.FromCache(b, c.asIs), b}, nil
 }
 
 // cacheSource is a binary cache as a source.
