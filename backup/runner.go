@@ -226,7 +226,10 @@ func (r *runner) archive(ctx context.Context, b *Backup, journal *journal, p *pl
 	if err := r.held.exclusively(ctx, func() error { return r.reserve(b) }); err != nil {
 		return err
 	}
-	a := &archiver{fsys: r.fsys, backup: b, lock: r.held, store: r.store, journal: journal, progress: &r.req.Progress}
+	a := &archiver{
+		fsys: r.fsys, backup: b, lock: r.held, store: r.store, journal: journal, progress: &r.req.Progress,
+		repack: r.req.Compression != "" || r.req.Level != 0,
+	}
 	if compression, level := r.compression(b); compression != "none" {
 		a.pool = zseek.NewPool(runtime.GOMAXPROCS(0), level)
 	}
