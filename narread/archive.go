@@ -56,7 +56,7 @@ type Archive struct {
 
 	ready   lazy[blocks]
 	listing lazy[nar.Listing]
-	seq     sequence
+	seq     sequences
 
 	closing atomic.Bool    // set first, so that long work gives up
 	ahead   sync.WaitGroup // blocks being read ahead
@@ -191,6 +191,9 @@ func (a *Archive) readAt(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	want := p[:min(int64(len(p)), a.o.NarSize-off)]
+	if len(want) > 0 {
+		a.anticipate(b, off, int64(len(want)))
+	}
 	n := 0
 	for i := b.find(off); n < len(want); i++ {
 		c, err := a.copyBlock(b, i, want[n:], off+int64(n))
@@ -207,9 +210,6 @@ func (a *Archive) readAt(p []byte, off int64) (int, error) {
 
 // copyBlock copies from block i what it has of the NAR from off on.
 func (a *Archive) copyBlock(b *blocks, i int, p []byte, off int64) (int, error) {
-	if a.seq.next(i) {
-		a.readAhead(b, i+1)
-	}
 	e, err := a.cache.get(blockKey{a, i}, b.length(i), func(dst []byte) error { return b.read(i, dst) })
 	if err != nil {
 		return 0, err

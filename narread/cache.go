@@ -33,6 +33,7 @@ type Cache struct {
 	decoding *semaphore.Weighted // bytes of blocks being decoded
 	passes   *semaphore.Weighted // containers being decoded from beginning to end
 	ahead    *semaphore.Weighted // blocks being decoded before they are asked for
+	aheads   int64               // how many of them at a time
 
 	mu      sync.Mutex
 	entries map[blockKey]*entry
@@ -61,11 +62,13 @@ type entry struct {
 // then blocks are shared only by those who read them at the same time.
 func NewCache(maxBytes int64) *Cache {
 	procs := int64(runtime.GOMAXPROCS(0))
+	aheads := procs - 1 // beside who asks
 	return &Cache{
 		max:      max(maxBytes, 0),
 		decoding: semaphore.NewWeighted(maxDecoding),
 		passes:   semaphore.NewWeighted(procs),
-		ahead:    semaphore.NewWeighted(procs - 1),
+		ahead:    semaphore.NewWeighted(aheads),
+		aheads:   aheads,
 		entries:  make(map[blockKey]*entry),
 	}
 }
@@ -143,6 +146,15 @@ func (c *Cache) evict(e *entry) {
 	e.elem = nil
 	c.used -= int64(cap(e.buf.b))
 	c.drop(e)
+}
+
+// done takes a block out before its turn.
+func (c *Cache) done(key blockKey) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.entries[key]; e != nil && e.elem != nil {
+		c.evict(e)
+	}
 }
 
 // drop recycles e if nothing holds it. It is called with mu held.

@@ -201,27 +201,6 @@ func TestDecodedOnce(t *testing.T) {
 	}
 }
 
-// TestReadAhead reads in order and wants the blocks that follow in the cache.
-func TestReadAhead(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
-	n := makeNAR(t, 9*blockSize)
-	o := optionsFor(n, "zstd")
-	o.Cache = NewCache(32 << 20)
-	a := open(t, packOwn(t, n), o)
-	buf := make([]byte, 100)
-	for i := range 3 {
-		_, err := a.ReadAt(buf, int64(i*blockSize))
-		must(t, err)
-		if i == 1 && o.Cache.has(blockKey{a, 2}) {
-			t.Error("one step is no sequence")
-		}
-	}
-	a.ahead.Wait()
-	if !o.Cache.has(blockKey{a, 3}) || o.Cache.has(blockKey{a, 5}) {
-		t.Error("block 3 was not read ahead, or block 5 was")
-	}
-}
-
 // TestClose closes while others read: they get their bytes or os.ErrClosed.
 func TestClose(t *testing.T) {
 	n := makeNAR(t, 3_000_000)

@@ -101,12 +101,12 @@ func (c *mountCommand) serverCommand(dir, mountpoint, logName string) (*exec.Cmd
 		return nil, err
 	}
 	const ready = 3 // the first of ExtraFiles
+	args := append(c.limits.args(),
+		"--links="+c.links, "--allow-other="+strconv.FormatBool(c.allowOther), "--xattrs="+strconv.FormatBool(c.xattrs),
+		"--log="+logName, "--ready-fd="+strconv.Itoa(ready), "--", dir, mountpoint)
 	return &exec.Cmd{
-		Path: "/proc/self/exe",
-		Args: []string{
-			os.Args[0], "mount", "--links=" + c.links, "--allow-other=" + strconv.FormatBool(c.allowOther),
-			"--xattrs=" + strconv.FormatBool(c.xattrs), "--log=" + logName, "--ready-fd=" + strconv.Itoa(ready), "--", dir, mountpoint,
-		},
+		Path:        "/proc/self/exe",
+		Args:        append([]string{os.Args[0], "mount"}, args...),
 		Dir:         "/",
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}, nil

@@ -21,6 +21,7 @@ type mountCommand struct {
 	xattrs     bool
 	daemon     bool
 	log        string
+	limits     readLimits
 	readyFD    int // set in the server that --daemon starts
 }
 
@@ -56,6 +57,7 @@ are done; a second one takes the mount away at once, a third one cuts them off.`
 	f.BoolVar(&c.xattrs, "xattrs", false, "show NAR hash, references and deriver of store paths as extended attributes (makes ls -l slow)")
 	f.BoolVar(&c.daemon, "daemon", false, "return when the mount is ready and go on serving in the background")
 	f.StringVar(&c.log, "log", "", "write messages to this `FILE` (with --daemon by default narvault/mount.log in the user's state directory)")
+	c.limits.addFlags(f)
 	f.IntVar(&c.readyFD, "ready-fd", 0, "")
 	f.MarkHidden("ready-fd")
 	return cmd
@@ -85,7 +87,7 @@ func (c *mountCommand) run(ctx context.Context, dir, mountpoint string) error {
 
 // serve mounts and serves until the mount ends.
 func (c *mountCommand) serve(ctx context.Context, dir, mountpoint string) error {
-	view, err := newMountView(dir, func(err error) { c.logf("%v", err) })
+	view, err := newMountView(dir, c.limits, func(err error) { c.logf("%v", err) })
 	if err != nil {
 		return err
 	}

@@ -54,12 +54,8 @@ var (
 
 // newMountView opens the backup in dir, and brings its index up to date in the
 // background if nobody else does. The caller closes the view.
-func newMountView(dir string, warn func(error)) (*mountView, error) {
-	v := &mountView{dir: dir, warn: warn, options: bincache.Options{
-		Blocks:   narread.NewCache(blockCacheSize),
-		SpoolDir: spoolDir(),
-		Warn:     warn,
-	}}
+func newMountView(dir string, limits readLimits, warn func(error)) (*mountView, error) {
+	v := &mountView{dir: dir, warn: warn, options: limits.options(warn)}
 	var err error
 	if v.cur, err = v.open(); err != nil {
 		return nil, err

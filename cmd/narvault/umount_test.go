@@ -38,7 +38,7 @@ func umount(args ...string) error {
 
 func TestUmount(t *testing.T) {
 	testenv.Need(t, "fuse")
-	view, err := newMountView(emptyCache(t), func(err error) { t.Log(err) })
+	view, err := newMountView(emptyCache(t), defaultLimits(), func(err error) { t.Log(err) })
 	if err != nil {
 		t.Fatal(err)
 	}
