@@ -4,8 +4,6 @@ import (
 	"errors"
 	"testing"
 	"time"
-
-	"github.com/narvault/narvault/narread/storepath"
 )
 
 func TestPack(t *testing.T) {
@@ -95,53 +93,4 @@ func TestTable(t *testing.T) {
 			t.Errorf("key(%d) is known", n)
 		}
 	}
-}
-
-func TestRelink(t *testing.T) {
-	have := path(1, "have")
-	held := func(p storepath.Path) bool { return p == have }
-	long := make([]byte, maxTarget)
-	for i := range long {
-		long[i] = 'x'
-	}
-	fits := "/" + string(long[:maxTarget-3*2-len(have)-1])
-	for _, c := range []struct {
-		name, target string
-		depth        int
-		want         string
-	}{
-		{"root of the path", "/nix/store/" + string(have), 0, string(have)},
-		{"one deep", "/nix/store/" + string(have) + "/bin/x", 1, "../" + string(have) + "/bin/x"},
-		{"three deep", "/nix/store/" + string(have), 3, "../../../" + string(have)},
-		{"trailing slash", "/nix/store/" + string(have) + "/", 1, "../" + string(have) + "/"},
-		{"dots behind", "/nix/store/" + string(have) + "/../x", 1, "../" + string(have) + "/../x"},
-		{"not held", "/nix/store/" + string(path(2, "other")), 1, "/nix/store/" + string(path(2, "other"))},
-		{"longer name", "/nix/store/" + string(have) + "2/x", 1, "/nix/store/" + string(have) + "2/x"},
-		{"double slash", "/nix/store//" + string(have), 1, "/nix/store//" + string(have)},
-		{"other store", "/nix/store2/" + string(have), 1, "/nix/store2/" + string(have)},
-		{"store itself", "/nix/store", 1, "/nix/store"},
-		{"store with slash", "/nix/store/", 1, "/nix/store/"},
-		{"relative", "../" + string(have), 1, "../" + string(have)},
-		{"not a store path", "/nix/store/.links/x", 1, "/nix/store/.links/x"},
-		{"empty", "", 1, ""},
-		{"just fits", "/nix/store/" + string(have) + fits, 2, "../../" + string(have) + fits},
-		{"too long", "/nix/store/" + string(have) + fits + "x", 2, "/nix/store/" + string(have) + fits + "x"},
-	} {
-		if got := relink(c.target, "/nix/store", c.depth, held); got != c.want {
-			t.Errorf("%s: relink(%.60q, %d) = %.60q, want %.60q", c.name, c.target, c.depth, got, c.want)
-		}
-	}
-}
-
-func FuzzRelink(f *testing.F) {
-	f.Add("/nix/store/"+string(path(1, "have"))+"/x", 3)
-	f.Add("/nix/store/", 0)
-	f.Add("x", 1)
-	f.Fuzz(func(t *testing.T, target string, depth int) {
-		depth &= 4095
-		got := relink(target, "/nix/store", depth, func(storepath.Path) bool { return true })
-		if got != target && len(got) > maxTarget {
-			t.Errorf("relink made a target of %d bytes", len(got))
-		}
-	})
 }

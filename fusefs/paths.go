@@ -9,6 +9,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/narvault/narvault/narread/nar"
+	"github.com/narvault/narvault/narread/storepath"
 	"github.com/narvault/narvault/narread/narinfo"
 )
 
@@ -153,7 +154,7 @@ func (f *fileSystem) target(l *nar.Listing, i int, e *nar.Entry) string {
 	for ; i != 0; i = l.Entry(i).Parent {
 		depth++
 	}
-	return relink(e.Target, f.backup.StoreDir(), depth, f.cat.holds)
+	return storepath.Relink(e.Target, f.backup.StoreDir(), depth, f.cat.holds)
 }
 
 func (v pathView) lookup(n node, name string) (child node, err error) {
