@@ -9,8 +9,8 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/narvault/narvault/narread/nar"
-	"github.com/narvault/narvault/narread/storepath"
 	"github.com/narvault/narvault/narread/narinfo"
+	"github.com/narvault/narvault/narread/storepath"
 )
 
 // A tree is an open store path.
