@@ -127,9 +127,7 @@ func (a *archiver) do(ctx context.Context, j *job) error {
 	}
 	if j.content != nil {
 		err := a.verifyContent(j)
-		var inNAR *narread.DamageError
-		var inCache *bincache.DamageError
-		if !errors.As(err, &inNAR) && !errors.As(err, &inCache) {
+		if !isDamage(err) {
 			return err
 		}
 		// The store has what the cache has lost.
@@ -139,6 +137,13 @@ func (a *archiver) do(ctx context.Context, j *job) error {
 		return err
 	}
 	return a.dump(ctx, j)
+}
+
+// isDamage reports whether an error says that files of the backup are damaged.
+func isDamage(err error) bool {
+	var inNAR *narread.DamageError
+	var inCache *bincache.DamageError
+	return errors.As(err, &inNAR) || errors.As(err, &inCache)
 }
 
 // verifyContent reads the NAR that a job is going to share with another store

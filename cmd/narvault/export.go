@@ -68,8 +68,22 @@ func (c *exportCommand) run(ctx context.Context, dir string, names []string) err
 
 // closureOf returns the store paths that an argument of export stands for.
 func closureOf(b *backup.Backup, name string) ([]storepath.Path, error) {
+	place, err := find(b, name)
+	if err != nil {
+		return nil, err
+	}
+	if place.Node == nil {
+		return b.Closure(place.ID)
+	}
+	defer place.Node.Close()
+	return b.PathClosure([]storepath.Path{place.Node.Path})
+}
+
+// find finds what an argument names: a release or something in a store path.
+// The caller closes the Node.
+func find(b *backup.Backup, name string) (*backup.Place, error) {
 	if id, isRelease := releaseArgument(b, name); isRelease {
-		return b.Closure(id)
+		return &backup.Place{Dir: "releases", ID: id}, nil
 	}
 	place, err := b.Find(name, false)
 	if err != nil {
@@ -78,14 +92,10 @@ func closureOf(b *backup.Backup, name string) ([]storepath.Path, error) {
 		}
 		return nil, err
 	}
-	if place.Node == nil {
-		if place.ID.Name != "" {
-			return b.Closure(place.ID)
-		}
+	if place.Node == nil && place.ID.Name == "" {
 		return nil, usageErrorf("%s is no release and no store path", name)
 	}
-	defer place.Node.Close()
-	return b.PathClosure([]storepath.Path{place.Node.Path})
+	return place, nil
 }
 
 // releaseArgument reports whether an argument is PROJECT/NAME, not a path:

@@ -98,6 +98,7 @@ func newRoot(s streams) *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	for _, c := range []command{
 		&backupCommand{}, &mountCommand{}, &umountCommand{}, &lsCommand{}, &catCommand{}, &findCommand{}, &infoCommand{}, &diffCommand{}, &whyDependsCommand{}, &exportCommand{}, &indexCommand{},
+		&restoreCommand{},
 	} {
 		root.AddCommand(c.cobra(s))
 	}

@@ -12,17 +12,17 @@ import (
 	"github.com/narvault/narvault/narread/storepath"
 )
 
-// A progress shows how far a backup is: a bar on a terminal, a line now and
+// A progress shows how far a backup or a restore is: a bar on a terminal, a line now and
 // then elsewhere, nothing when quiet.
 type progress struct {
 	w     io.Writer
 	quiet bool
 	tty   bool
-	total backup.Estimate
+	total backup.Amount
 	bar   *progressbar.ProgressBar
 	read  atomic.Int64
 	paths atomic.Int64
-	done  chan struct{} // ends the printing of lines
+	ended chan struct{} // ends the printing of lines
 }
 
 // lineEvery is how often a line is written where there is no terminal.
@@ -33,27 +33,45 @@ func newProgress(w io.Writer, quiet bool) *progress {
 }
 
 func (p *progress) hooks() backup.Progress {
+	archived := func(storepath.Path, int64) { p.done() }
 	if p.quiet {
-		return backup.Progress{Planned: p.planned, Archived: p.archived}
+		return backup.Progress{Planned: p.planned, Archived: archived}
 	}
-	return backup.Progress{Planned: p.planned, Read: p.bytes, Archived: p.archived}
+	return backup.Progress{Planned: p.planned, Read: p.bytes, Archived: archived}
+}
+
+// restoreHooks are hooks for the other direction.
+func (p *progress) restoreHooks() backup.RestoreProgress {
+	h := backup.RestoreProgress{
+		Planned: func(total backup.Amount, free int64) { p.begin(total, free, "") },
+		Done:    func(storepath.Path) { p.done() },
+	}
+	if !p.quiet {
+		h.Read = p.bytes
+	}
+	return h
 }
 
 func (p *progress) planned(e backup.Estimate) {
-	p.total = e
-	if e.Free >= 0 && e.Write.NarSize > e.Free {
-		fmt.Fprintf(p.w, "narvault: warning: up to %s are to be written, before compression, and %s are free: there may not be enough room\n",
-			size(e.Write.NarSize), size(e.Free))
+	p.begin(backup.Amount{Paths: e.Write.Paths + e.Shared.Paths, NarSize: e.Write.NarSize}, e.Free, ", before compression,")
+}
+
+// begin begins the display.
+func (p *progress) begin(total backup.Amount, free int64, before string) {
+	p.total = total
+	if free >= 0 && total.NarSize > free {
+		fmt.Fprintf(p.w, "narvault: warning: up to %s are to be written%s and %s are free: there may not be enough room\n",
+			size(total.NarSize), before, size(free))
 	}
-	if p.quiet || e.Write.Paths+e.Shared.Paths == 0 {
+	if p.quiet || total.Paths == 0 {
 		return
 	}
 	if !p.tty {
-		p.done = make(chan struct{})
-		go p.lines(p.done)
+		p.ended = make(chan struct{})
+		go p.lines(p.ended)
 		return
 	}
-	p.bar = progressbar.NewOptions64(e.Write.NarSize,
+	p.bar = progressbar.NewOptions64(total.NarSize,
 		progressbar.OptionSetWriter(p.w),
 		progressbar.OptionShowBytes(true),
 		progressbar.OptionShowCount(),
@@ -71,7 +89,7 @@ func (p *progress) bytes(n int) {
 	}
 }
 
-func (p *progress) archived(storepath.Path, int64) {
+func (p *progress) done() {
 	p.paths.Add(1)
 	if p.bar != nil {
 		p.bar.Describe(p.counts())
@@ -79,20 +97,20 @@ func (p *progress) archived(storepath.Path, int64) {
 }
 
 func (p *progress) counts() string {
-	return fmt.Sprintf("%d/%d store paths", p.paths.Load(), p.total.Write.Paths+p.total.Shared.Paths)
+	return fmt.Sprintf("%d/%d store paths", p.paths.Load(), p.total.Paths)
 }
 
-func (p *progress) lines(done <-chan struct{}) {
+func (p *progress) lines(ended <-chan struct{}) {
 	ticker := time.NewTicker(lineEvery)
 	defer ticker.Stop()
 	for start := time.Now(); ; {
 		select {
-		case <-done:
+		case <-ended:
 			return
 		case now := <-ticker.C:
 			read := p.read.Load()
 			rate := int64(float64(read) / now.Sub(start).Seconds())
-			fmt.Fprintf(p.w, "%s, %s of %s, %s/s\n", p.counts(), size(read), size(p.total.Write.NarSize), size(rate))
+			fmt.Fprintf(p.w, "%s, %s of %s, %s/s\n", p.counts(), size(read), size(p.total.NarSize), size(rate))
 		}
 	}
 }
@@ -102,7 +120,7 @@ func (p *progress) stop() {
 	if p.bar != nil {
 		p.bar.Clear()
 	}
-	if p.done != nil {
-		close(p.done)
+	if p.ended != nil {
+		close(p.ended)
 	}
 }

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/narvault/narvault/backup"
+	"github.com/narvault/narvault/backup/unpack"
+)
+
+// restoreCommand is "narvault restore".
+type restoreCommand struct {
+	s     streams
+	to    string
+	links string
+	json  bool
+	quiet bool
+}
+
+func (c *restoreCommand) cobra(s streams) *cobra.Command {
+	c.s = s
+	cmd := &cobra.Command{
+		Use:   "restore BACKUP P/N|PATH... --to DIR",
+		Short: "Get releases, store paths or files back out",
+		Long: `Restores releases (PROJECT/NAME), store paths, or what is below one, as plain
+files into a directory; Nix is not needed:
+
+  narvault restore /media/backup disnix/disnix-0.3 --to /srv/rescue
+  narvault restore /media/backup <hash>-disnix-0.3/share/doc --to .
+
+Store paths are called DIR/HASH-NAME there, anything else by its last name. A
+tree gets its name when all of it was verified against the hash in the backup
+and is on the disk; what an interrupted run restored is kept. What is there
+already is compared and never changed. Of a damaged archive, the files that are
+whole go to DIR/HASH-NAME.damaged.
+
+The receipt: DIR/narvault-restore.json, and DIR/narvault-restore.sha256 for
+"sha256sum -c". Modes and times are those of a Nix store. What the file system
+of DIR cannot hold (symlinks, executable files, names) is named, exit code 3.`,
+		Args: argRange(2, -1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.run(cmd.Context(), args[0], args[1:])
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&c.to, "to", "", "restore as plain files into this `DIR`")
+	f.StringVar(&c.links, "links", "raw", "with --to, symlinks into the store: raw (as archived) or relative (to what is restored beside them)")
+	f.BoolVar(&c.json, "json", false, "write the summary as JSON")
+	f.BoolVarP(&c.quiet, "quiet", "q", false, "no progress and no summary")
+	return cmd
+}
+
+func (c *restoreCommand) run(ctx context.Context, dir string, names []string) error {
+	if c.links != "relative" && c.links != "raw" {
+		return usageErrorf("--links is relative or raw, not %q", c.links)
+	}
+	if c.to == "" {
+		return usageErrorf("--to DIR is missing: it says where to restore to")
+	}
+	b, err := openBackup(dir, c.s.err)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	return c.unpack(ctx, b, names)
+}
+
+// unpack restores into a directory.
+func (c *restoreCommand) unpack(ctx context.Context, b *backup.Backup, names []string) error {
+	var items []backup.UnpackItem
+	for _, name := range names {
+		more, err := unpackItems(b, name)
+		if err != nil {
+			return err
+		}
+		items = append(items, more...)
+	}
+	progress := newProgress(c.s.err, c.quiet)
+	result, err := b.Unpack(ctx, backup.UnpackRequest{
+		Dir: c.to, Items: items, RelativeLinks: c.links == "relative",
+		Progress: progress.restoreHooks(), Limits: c.limits,
+	})
+	progress.stop()
+	if err != nil {
+		if n := progress.paths.Load(); n > 0 {
+			fmt.Fprintf(c.s.err, "narvault: %s are restored; the same command goes on from there\n", progress.counts())
+		}
+		return err
+	}
+	return c.report(result)
+}
+
+// unpackItems returns what an argument names.
+func unpackItems(b *backup.Backup, name string) ([]backup.UnpackItem, error) {
+	place, err := find(b, name)
+	if err != nil {
+		return nil, err
+	}
+	if place.Node != nil {
+		defer place.Node.Close()
+		return []backup.UnpackItem{{Path: place.Node.Path, Below: place.Node.Listing.Path(place.Node.Entry)}}, nil
+	}
+	closure, err := b.Closure(place.ID)
+	if err != nil {
+		return nil, err
+	}
+	var items []backup.UnpackItem
+	for _, p := range closure {
+		items = append(items, backup.UnpackItem{Path: p})
+	}
+	return items, nil
+}
+
+// limits says what the file system cannot hold.
+func (c *restoreCommand) limits(l unpack.Limits) {
+	if w := l.Warnings(); len(w) > 0 {
+		fmt.Fprintf(c.s.err, "narvault: warning: the file system of %s does not hold all of a store path: %s\n", c.to, strings.Join(w, ", "))
+	}
+}
+
+// report prints the summary, and what was left out.
+func (c *restoreCommand) report(r *backup.UnpackResult) error {
+	if c.json {
+		if err := printJSON(c.s.out, r); err != nil {
+			return err
+		}
+	}
+	count := make(map[unpack.State]*unpackSum)
+	var leftOut []string
+	var damage, differing []error
+	for i := range r.Items {
+		it := &r.Items[i]
+		sum := count[it.State]
+		if sum == nil {
+			sum = new(unpackSum)
+			count[it.State] = sum
+		}
+		sum.add(it)
+		leftOut = append(leftOut, it.LeftOut...)
+		switch it.State {
+		case unpack.Damaged:
+			damage = append(damage, fmt.Errorf("%s is damaged: %w", it.Name, it.Err()))
+		case unpack.Differing:
+			differing = append(differing, it.Err())
+		}
+	}
+	if !c.quiet && !c.json {
+		c.summary(count)
+	}
+	list(c.s.err, "left out: ", leftOut)
+	for _, err := range differing {
+		fmt.Fprintf(c.s.err, "narvault: %s\n", message(err.Error()))
+	}
+	switch {
+	case len(damage) > 0:
+		return errors.Join(damage...)
+	case len(differing)+len(leftOut) > 0:
+		return errPartial
+	}
+	return nil
+}
+
+// An unpackSum adds up items.
+type unpackSum struct {
+	items, files int
+	bytes        int64
+}
+
+func (s *unpackSum) add(it *backup.UnpackedItem) {
+	s.items++
+	s.files += it.Files
+	s.bytes += it.Bytes
+}
+
+func (c *restoreCommand) summary(count map[unpack.State]*unpackSum) {
+	for _, row := range []struct {
+		state unpack.State
+		text  string
+	}{
+		{unpack.Restored, "restored"},
+		{unpack.Kept, "already there"},
+		{unpack.Differing, "there, but different"},
+		{unpack.Damaged, "damaged"},
+	} {
+		if sum := count[row.state]; sum != nil {
+			fmt.Fprintf(c.s.out, "%-20s %6d  %d files, %s\n", row.text, sum.items, sum.files, size(sum.bytes))
+		}
+	}
+	fmt.Fprintf(c.s.out, "in %s, with the receipt %s\n", c.to, unpack.SumsFile)
+}
