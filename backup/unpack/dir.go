@@ -74,8 +74,11 @@ func (d *Dir) Close() error { return d.root.Close() }
 // Limits returns what the file system cannot hold.
 func (d *Dir) Limits() Limits { return d.limits }
 
-// probe tries what a store path needs, in a directory that it takes away again.
-func (d *Dir) probe() error {
+// probe tries what a store path needs.
+func (d *Dir) probe() error { return d.aside(d.probeIn) }
+
+// aside runs try in a directory that is taken away again.
+func (d *Dir) aside(try func(at *os.Root) error) error {
 	const name = disk.TempPrefix + "probe" + disk.TempSuffix
 	if err := d.root.RemoveAll(name); err != nil {
 		return err
@@ -89,6 +92,10 @@ func (d *Dir) probe() error {
 		return err
 	}
 	defer at.Close()
+	return try(at)
+}
+
+func (d *Dir) probeIn(at *os.Root) error {
 	f, err := at.OpenFile("a", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -113,6 +120,21 @@ func keepsModes(f *os.File) bool {
 		}
 	}
 	return true
+}
+
+// canName reports whether a file may have a name.
+func (d *Dir) canName(name string) bool {
+	if d.limits == (Limits{}) {
+		return true
+	}
+	err := d.aside(func(at *os.Root) error {
+		f, err := at.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if err == nil {
+			f.Close()
+		}
+		return err
+	})
+	return !cannotName(err)
 }
 
 // cannotLink reports whether an error is that of a file system without symlinks.

@@ -232,7 +232,7 @@ func (w *writer) reuse(at *os.Root, name string) error {
 func (w *writer) mustBe(at *os.Root, name string, typ fs.FileMode) error {
 	st, err := at.Lstat(name)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist) && w.dir.canName(name):
 		return &differsError{w.path(name), "is missing"}
 	case err != nil:
 		return w.held(err)
