@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/narvault/narvault/backup/unpack"
+	"github.com/narvault/narvault/narread/nar"
 	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
 )
@@ -272,13 +273,31 @@ func (u *unpacking) unpack(ctx context.Context, it UnpackItem, info *narinfo.Nar
 		return nil, err
 	}
 	defer archive.Close()
-	item := unpack.Item{Name: it.name(), Archive: archive, NarHash: info.NarHash, Path: it.Below, Read: u.req.Progress.Read}
+	item := unpack.Item{
+		Name: it.name(), Archive: archive, NarHash: info.NarHash, Path: it.Below, Read: u.req.Progress.Read,
+		Listing: func() (*nar.Listing, error) { return u.listing(it.Path) },
+	}
 	if u.req.RelativeLinks {
 		item.Relink = func(target string, depth int) string {
 			return storepath.Relink(target, info.StoreDir, depth, func(p storepath.Path) bool { return u.whole[p] })
 		}
 	}
 	return u.dir.Unpack(ctx, item)
+}
+
+// listing returns the listing of an archive that is damaged, from the index if
+// that has it.
+func (u *unpacking) listing(p storepath.Path) (*nar.Listing, error) {
+	live := NewLive(u.backup, func(error) {})
+	if err := live.UseIndex(); err == nil {
+		defer live.CloseIndex()
+	}
+	tree, err := live.OpenTree(p)
+	if err != nil {
+		return nil, err
+	}
+	defer tree.Close()
+	return tree.Listing()
 }
 
 // commit gives the group its names.

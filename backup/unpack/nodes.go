@@ -74,7 +74,7 @@ func (w *writer) saved(ctx context.Context, l *nar.Listing, lost *[]error) error
 		err := w.node(h, contextReader{ctx, io.NewSectionReader(w.it.Archive, e.Offset, e.Size)})
 		var damage *narread.DamageError
 		if errors.As(err, &damage) {
-			*lost = append(*lost, fmt.Errorf("%s is lost: %w", file, err))
+			*lost = append(*lost, fmt.Errorf("%q is lost: %w", file, err))
 			err = w.drop(h)
 		}
 		if err != nil {

@@ -24,6 +24,9 @@ type Item struct {
 	Archive *narread.Archive // whose NarHash verifies it; the caller closes it
 	NarHash narinfo.Hash
 	Path    string // what of the archive, as nar.Listing.Path has it; "" for all
+	// Listing, if not nil, returns the archive's listing from elsewhere, for when
+	// the archive is damaged. It must be that of the NarHash.
+	Listing func() (*nar.Listing, error)
 	// Relink, if not nil, returns the target of a symlink that lies depth
 	// directories below the Dir.
 	Relink func(target string, depth int) string
@@ -126,6 +129,9 @@ func (d *Dir) compare(ctx context.Context, it Item) (*Tree, error) {
 	return t, err
 }
 
+// maxLost is how many lost files of an archive are named.
+const maxLost = 20
+
 // rescue restores the files of a damaged archive of which every byte can be
 // read and passes a checksum, and drops the others.
 func (w *writer) rescue(ctx context.Context, t *Tree) error {
@@ -133,7 +139,11 @@ func (w *writer) rescue(ctx context.Context, t *Tree) error {
 	if err := removeAll(w.dir.root, w.name); err != nil {
 		return err
 	}
-	listing, err := w.it.Archive.Listing()
+	list := w.it.Archive.Listing
+	if w.it.Listing != nil {
+		list = w.it.Listing
+	}
+	listing, err := list()
 	if err != nil || !w.it.Archive.RandomAccess() || noBlock(first) {
 		t.temp = "" // nothing of it can be trusted
 		w.files, w.leftOut = nil, nil
@@ -141,6 +151,9 @@ func (w *writer) rescue(ctx context.Context, t *Tree) error {
 	}
 	var lost []error
 	err = w.pass(ctx, func(ctx context.Context) error { return w.saved(ctx, listing, &lost) })
+	if more := len(lost) - maxLost; more > 0 {
+		lost = append(lost[:maxLost], fmt.Errorf("and %d more files are lost", more))
+	}
 	if len(lost) > 0 { // or all could be read now
 		t.Err = errors.Join(lost...)
 	}

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/narvault/narvault/backup"
 	"github.com/narvault/narvault/backup/unpack"
+	"github.com/narvault/narvault/narread/storepath"
 )
 
 // restoreCommand is "narvault restore".
@@ -96,6 +98,9 @@ func (c *restoreCommand) unpack(ctx context.Context, b *backup.Backup, names []s
 
 // unpackItems returns what an argument names.
 func unpackItems(b *backup.Backup, name string) ([]backup.UnpackItem, error) {
+	if p, ok := wholePath(b, name); ok {
+		return []backup.UnpackItem{{Path: p}}, nil
+	}
 	place, err := find(b, name)
 	if err != nil {
 		return nil, err
@@ -113,6 +118,25 @@ func unpackItems(b *backup.Backup, name string) ([]backup.UnpackItem, error) {
 		items = append(items, backup.UnpackItem{Path: p})
 	}
 	return items, nil
+}
+
+// wholePath returns the store path that an argument names, if it is one that the
+// backup has and nothing below it. Its archive, which may be damaged, is not
+// opened.
+func wholePath(b *backup.Backup, name string) (storepath.Path, bool) {
+	dir, base := path.Split(strings.TrimRight(name, "/"))
+	if dir != "" && dir != "store/" && dir != b.Cache.StoreDir()+"/" {
+		return "", false
+	}
+	hash := base
+	if p, err := storepath.Parse(base); err == nil {
+		hash = p.Hash()
+	}
+	info, err := b.Cache.NarInfo(hash)
+	if err != nil || hash != base && string(info.StorePath) != base {
+		return "", false
+	}
+	return info.StorePath, true
 }
 
 // limits says what the file system cannot hold.
@@ -143,7 +167,7 @@ func (c *restoreCommand) report(r *backup.UnpackResult) error {
 		leftOut = append(leftOut, it.LeftOut...)
 		switch it.State {
 		case unpack.Damaged:
-			damage = append(damage, fmt.Errorf("%s is damaged: %w", it.Name, it.Err()))
+			damage = append(damage, fmt.Errorf("%s is damaged:\n%w", it.Name, it.Err()))
 		case unpack.Differing:
 			differing = append(differing, it.Err())
 		}
