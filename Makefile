@@ -34,7 +34,7 @@ bench: build ## the Go benchmarks, and whole commands beside those of Nix
 
 .PHONY: install-deps
 install-deps: ## install what the tests and the demo need (Debian, as root)
-	.ci/install-deps nix fuse gcc tools
+	.ci/install-deps nix fuse postgresql gcc tools
 
 .PHONY: vendor-hash
 vendor-hash: ## print the vendorHash of nix/package.nix and write it there; after a change of modules or imports

@@ -6,7 +6,7 @@ buildGoModule {
   inherit version src;
 
   # The NAR hash of what `go mod vendor` makes. `make vendor-hash` writes it, `make test` checks it.
-  vendorHash = "sha256-ZLuLV2HHZ5uboJER34xi1KNH2639O/mqVuu8pd4lcVQ=";
+  vendorHash = "sha256-CHOI+Bbf+ugV14GqAPpdoZP8WMnEzJvI+HmO5Vdt7xI=";
 
   subPackages = [ "cmd/narvault" ];
   env.CGO_ENABLED = 0;

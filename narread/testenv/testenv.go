@@ -6,7 +6,9 @@ import (
 	"bytes"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -17,8 +19,8 @@ import (
 const RequireVar = "NARVAULT_REQUIRE"
 
 // Need skips the test when the machine lacks one of needs, and fails it when
-// $NARVAULT_REQUIRE names that need. A need is "root", "nix", "fuse" or the
-// name of a program in PATH.
+// $NARVAULT_REQUIRE names that need. A need is "root", "nix", "fuse",
+// "postgresql" (the server's programs) or the name of a program in PATH.
 func Need(t testing.TB, needs ...string) {
 	t.Helper()
 	for _, need := range needs {
@@ -50,6 +52,11 @@ func missing(need string) string {
 		}
 		f.Close()
 		return missingProgram("fusermount3")
+	case "postgresql":
+		if _, err := PostgreSQL("initdb"); err != nil {
+			return err.Error()
+		}
+		return ""
 	}
 	return missingProgram(need)
 }
@@ -59,6 +66,24 @@ func missingProgram(name string) string {
 		return err.Error()
 	}
 	return ""
+}
+
+// PostgreSQL returns where a program of the PostgreSQL server is: in PATH, or
+// where Debian keeps it, of the newest version.
+func PostgreSQL(program string) (string, error) {
+	path, err := exec.LookPath(program)
+	if err == nil {
+		return path, nil
+	}
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + program) // the pattern is good
+	if len(found) == 0 {
+		return "", err
+	}
+	version := func(path string) int {
+		n, _ := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(path)))) // 0 for what is no version
+		return n
+	}
+	return slices.MaxFunc(found, func(a, b string) int { return version(a) - version(b) }), nil
 }
 
 // NixConfig is the nix.conf under which the tests run Nix: it builds as the

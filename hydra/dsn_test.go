@@ -1,0 +1,44 @@
+package hydra
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// TestDSN names databases in all ways, and looks at what pgx makes of them.
+func TestDSN(t *testing.T) {
+	t.Setenv("PGHOST", "env.example.org")
+	t.Setenv("PGUSER", "envuser")
+	t.Setenv("PGDATABASE", "envdb")
+	t.Setenv("PGPASSWORD", "")
+	tests := []struct{ name, database, want string }{
+		{"as in the seed", "dbi:Pg:dbname=hydra;host=localhost;user=hydra;", "hydra localhost 5432 hydra "},
+		{"as NixOS has it", "dbi:Pg:dbname=hydra;user=hydra;application_name=backup", "hydra env.example.org 5432 hydra "},
+		{"other keywords", "DBI:Pg(RaiseError=>1): db = hydra ; port=6543;password=s3cret", "hydra env.example.org 6543 envuser s3cret"},
+		{"database", "dbi:Pg:database=a b", "a b env.example.org 5432 envuser "},
+		{"odd password", `dbi:Pg:dbname=h;password=it's a \ one`, `h env.example.org 5432 envuser it's a \ one`},
+		{"quoted", `dbi:Pg:dbname='semi;colon \'x\\';host=h`, `semi;colon 'x\ h 5432 envuser `},
+		{"only the driver", "dbi:Pg:", "envdb env.example.org 5432 envuser "},
+		{"URL", "postgres://me:pw@db.example.org:77/x?sslmode=disable", "x db.example.org 77 me pw"},
+		{"other URL", "postgresql:///x", "x env.example.org 5432 envuser "},
+		{"keywords", "host=h dbname=x user='u u'", "x h 5432 u u "},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			text, err := dsn(tt.database)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := pgx.ParseConfig(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := fmt.Sprint(c.Database, " ", c.Host, " ", c.Port, " ", c.User, " ", c.Password)
+			if got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
