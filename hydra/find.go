@@ -27,14 +27,14 @@ func (s *Snapshot) evaluation(ctx context.Context, sel *Selection, id int64) (dr
 	if sel.Aggregate.Job != "" {
 		return s.aggregateIn(ctx, id, sel.Aggregate.Job)
 	}
-	d.builds, err = s.ids(ctx, "select build::bigint from jobsetevalmembers where eval = $1::bigint order by build", id)
+	d.builds, err = column[int64](ctx, s, "select build::bigint from jobsetevalmembers where eval = $1::bigint order by build", id)
 	return d, err
 }
 
 // latest returns the builds of a jobset's latest evaluation that has builds, all
 // of them finished.
 func (s *Snapshot) latest(ctx context.Context, sel *Selection) (draft, error) {
-	jobsets, err := s.strings(ctx, "select name from jobsets where project = $1 order by name", sel.Project)
+	jobsets, err := column[string](ctx, s, "select name from jobsets where project = $1 order by name", sel.Project)
 	if err != nil {
 		return draft{}, err
 	}
@@ -60,7 +60,7 @@ func (s *Snapshot) latest(ctx context.Context, sel *Selection) (draft, error) {
 
 // aggregateIn returns an aggregate of an evaluation, and its constituents.
 func (s *Snapshot) aggregateIn(ctx context.Context, evaluation int64, job string) (draft, error) {
-	ids, err := s.ids(ctx, `
+	ids, err := column[int64](ctx, s, `
 		select b.id::bigint from jobsetevalmembers m join builds b on b.id = m.build
 		where m.eval = $1::bigint and b.job = $2 order by b.id`, evaluation, job)
 	if err != nil {
@@ -80,7 +80,7 @@ func (s *Snapshot) aggregate(ctx context.Context, id int64) (draft, error) {
 	if !s.schema.has("aggregateconstituents", "aggregate") {
 		return d, errors.New("this Hydra is too old to have aggregates")
 	}
-	ids, err := s.ids(ctx, "select constituent::bigint from aggregateconstituents where aggregate = $1::bigint order by constituent", id)
+	ids, err := column[int64](ctx, s, "select constituent::bigint from aggregateconstituents where aggregate = $1::bigint order by constituent", id)
 	if err == nil && len(ids) == 0 {
 		err = fmt.Errorf("build %d is not an aggregate: it has no constituents", id)
 	}
@@ -95,7 +95,7 @@ func (s *Snapshot) native(ctx context.Context, sel *Selection) ([]draft, error) 
 		return nil, fmt.Errorf("this Hydra (schema version %d) has no releases, as none has since 2020: "+
 			"say what the release is by \"evaluation\", \"jobset\", \"builds\" or \"aggregate\"", s.schema.version)
 	}
-	names, err := s.strings(ctx, "select name from releases where project = $1 order by name", sel.Project)
+	names, err := column[string](ctx, s, "select name from releases where project = $1 order by name", sel.Project)
 	if err != nil {
 		return nil, err
 	}
@@ -121,15 +121,15 @@ func (s *Snapshot) members(ctx context.Context, project string, d *draft) error 
 	if err != nil {
 		return err
 	}
-	d.builds, err = s.ids(ctx, "select build::bigint from releasemembers where project = $1 and release_ = $2 order by build", project, d.name)
+	d.builds, err = column[int64](ctx, s, "select build::bigint from releasemembers where project = $1 and release_ = $2 order by build", project, d.name)
 	return err
 }
 
-// ids returns the one column of a query.
-func (s *Snapshot) ids(ctx context.Context, sql string, args ...any) ([]int64, error) {
+// column returns the one column of a query.
+func column[T any](ctx context.Context, s *Snapshot, sql string, args ...any) ([]T, error) {
 	rows, err := s.tx.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, pgx.RowTo[int64])
+	return pgx.CollectRows(rows, pgx.RowTo[T])
 }

@@ -90,7 +90,7 @@ func (s *Snapshot) rowArgs(ctx context.Context, r *Release, native bool) (pgx.Na
 		// Where the builds were new: later evaluations that found them again may be
 		// thousands.
 		var err error
-		evaluations, err = s.ids(ctx, "select distinct eval::bigint from jobsetevalmembers where build = any($1::bigint[]) and isnew = 1 order by 1", builds)
+		evaluations, err = column[int64](ctx, s, "select distinct eval::bigint from jobsetevalmembers where build = any($1::bigint[]) and isnew = 1 order by 1", builds)
 		if err != nil {
 			return nil, err
 		}

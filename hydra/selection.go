@@ -8,8 +8,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // A Selection says which builds are a release. One of Evaluation, Jobset,
@@ -259,7 +257,7 @@ func (d *draft) nameFor(project string, builds []buildRow) (string, error) {
 
 // checkProject reports a project that Hydra has not.
 func (s *Snapshot) checkProject(ctx context.Context, name string) error {
-	names, err := s.strings(ctx, "select name from projects order by name")
+	names, err := column[string](ctx, s, "select name from projects order by name")
 	if err != nil {
 		return err
 	}
@@ -267,13 +265,4 @@ func (s *Snapshot) checkProject(ctx context.Context, name string) error {
 		return fmt.Errorf("project %q is not in Hydra%s", name, suggest(name, names))
 	}
 	return nil
-}
-
-// strings returns the one column of a query.
-func (s *Snapshot) strings(ctx context.Context, sql string, args ...any) ([]string, error) {
-	rows, err := s.tx.Query(ctx, sql, args...)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
