@@ -10,7 +10,8 @@
 //	  releases/<project>/<name>/
 //	    closure.txt    the store paths of the release, one per line
 //	    release.json   what it is and where it came from (Release)
-//	    previous/      the two files as they were before the last change
+//	    hydra.json     the rows of Hydra's database that belong to it, if it is from Hydra
+//	    previous/      these files as they were before the last change
 //	  index/           derived from the cache, may be deleted (package index)
 //	  trash/           what forget and gc took out, until it is purged
 //

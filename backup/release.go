@@ -39,7 +39,9 @@ type Release struct {
 
 // A Source says where a release was taken from.
 type Source struct {
-	Kind string `json:"kind"` // "store": the local Nix store
+	Kind       string `json:"kind"`                 // "store": the local Nix store, "cache": another backup or binary cache, "hydra"
+	Database   string `json:"database,omitempty"`   // Hydra's
+	Evaluation int64  `json:"evaluation,omitempty"` // Hydra's, 0 if the release is not one
 }
 
 // A Root is one thing that a release was made for; the rest of its closure is
@@ -50,6 +52,7 @@ type Root struct {
 	Output    string         `json:"output,omitempty"`
 	StorePath storepath.Path `json:"storePath"`
 	DrvPath   storepath.Path `json:"drvPath,omitempty"`
+	Build     int64          `json:"build,omitempty"` // Hydra's number of the build
 	NixName   string         `json:"nixName"`
 }
 
@@ -244,10 +247,9 @@ func formatClosure(paths []storepath.Path, storeDir string) []byte {
 }
 
 // writeRelease records a release whose paths are all durable in the cache. The
-// record that was there is kept as previous/. closure.txt goes before
-// release.json: a crash between them leaves a complete closure with the old
-// description, and the old closure's paths are still in the cache.
-func writeRelease(fsys disk.FS, b *Backup, r *Release, closure []storepath.Path) error {
+// record that was there is kept as previous/. A nil hydra leaves hydra.json as
+// it is.
+func writeRelease(fsys disk.FS, b *Backup, r *Release, closure []storepath.Path, hydra []byte) error {
 	id := ReleaseID{Project: r.Project, Name: r.Name}
 	dir := b.releasePath(id)
 	if err := disk.MkdirAll(fsys, b.dir, dir); err != nil {
@@ -260,14 +262,14 @@ func writeRelease(fsys disk.FS, b *Backup, r *Release, closure []storepath.Path)
 	if err := keepPrevious(fsys, b, id); err != nil {
 		return fmt.Errorf("record release %s: %w", id, err)
 	}
-	for _, f := range []struct {
-		name string
-		data []byte
-	}{
-		{closureFile, formatClosure(closure, r.StoreDir)},
-		{releaseFile, append(text, '\n')},
-	} {
-		if err := disk.WriteFile(fsys, filepath.Join(dir, f.name), f.data); err != nil {
+	content := map[string][]byte{
+		HydraFile: hydra, closureFile: formatClosure(closure, r.StoreDir), releaseFile: append(text, '\n'),
+	}
+	for _, name := range recordFiles {
+		if content[name] == nil {
+			continue
+		}
+		if err := disk.WriteFile(fsys, filepath.Join(dir, name), content[name]); err != nil {
 			return fmt.Errorf("record release %s: %w", id, err)
 		}
 	}
@@ -298,7 +300,7 @@ func keepPrevious(fsys disk.FS, b *Backup, id ReleaseID) error {
 	if old.Paths != len(closure) {
 		return nil
 	}
-	for _, name := range []string{closureFile, releaseFile} {
+	for _, name := range recordFiles {
 		if err := copyPrevious(fsys, b.releasePath(id), name); err != nil {
 			return err
 		}

@@ -14,6 +14,8 @@ import (
 type Request struct {
 	Release      ReleaseID
 	Description  string
+	Record       *Release         // what is known of the release already: roots, source, ...; nil: what the store tells
+	Hydra        []byte           // the content of hydra.json, nil if there is none
 	Method       Method           // "" is Binary
 	Roots        []storepath.Path // in the local store
 	Compression  string           // "zstd", "none", or "" for what the backup was made with

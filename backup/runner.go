@@ -7,10 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"reflect"
 	"runtime"
 	"slices"
-	"time"
 
 	"github.com/narvault/narvault/backup/disk"
 	"github.com/narvault/narvault/backup/nixstore"
@@ -334,45 +332,4 @@ func readNames(dir string) ([]string, error) {
 	}
 	defer d.Close()
 	return d.Readdirnames(-1)
-}
-
-// record writes the release, now that all its paths are there. A record that
-// would say the same again is left alone, so that previous/ keeps its worth. It
-// is called under the mutex: another backup may have recorded the same release
-// meanwhile.
-func (r *runner) record(b *Backup) (err error) {
-	if r.result.Changes, err = b.changes(r.req.Release, r.closure); err != nil {
-		return err
-	}
-	release := &Release{
-		Version: FormatVersion,
-		Project: r.req.Release.Project, Name: r.req.Release.Name, Description: r.req.Description,
-		Method: r.req.Method, Created: time.Now().UTC().Truncate(time.Second),
-		StoreDir: r.store.Dir(), Paths: len(r.closure), NarSize: r.narSize,
-		Source: Source{Kind: "store"}, Roots: r.selected.roots,
-	}
-	old, err := b.Release(r.req.Release)
-	if err == nil {
-		release.unknown = old.unknown
-		if release.Description == "" {
-			release.Description = old.Description
-		}
-	}
-	var damage *bincache.DamageError
-	if errors.As(err, &damage) {
-		r.result.Healed = append(r.result.Healed, damage.Error())
-	} else if err != nil && !errors.Is(err, ErrNoRelease) {
-		return err // written by a newer narvault: not ours to replace
-	}
-	if err == nil && r.result.Changes.none() && release.equal(old) {
-		return syncRelease(r.fsys, b, r.req.Release)
-	}
-	return writeRelease(r.fsys, b, release, r.closure)
-}
-
-// equal compares all but the time.
-func (r *Release) equal(other *Release) bool {
-	x, y := *r, *other
-	x.Created, y.Created = time.Time{}, time.Time{}
-	return reflect.DeepEqual(x, y)
 }

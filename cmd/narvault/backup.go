@@ -214,13 +214,19 @@ func (c *backupCommand) report(dir string, r *backup.Result) error {
 	} else if !c.quiet {
 		summary(c.s.out, dir, r)
 	}
+	return exceptions(c.s.err, r)
+}
+
+// exceptions says what was not as it should be; errPartial is for what was left
+// out.
+func exceptions(w io.Writer, r *backup.Result) error {
 	mended := "damage in the backup, mended: "
 	if r.DryRun {
 		mended = "damage in the backup, would be mended: "
 	}
-	list(c.s.err, mended, r.Healed)
-	list(c.s.err, "warning: ", r.Warnings)
-	list(c.s.err, "left out: ", leftOut(r))
+	list(w, mended, r.Healed)
+	list(w, "warning: ", r.Warnings)
+	list(w, "left out: ", leftOut(r))
 	if r.Partial() {
 		return errPartial
 	}

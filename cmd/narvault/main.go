@@ -96,13 +96,49 @@ func newRoot(s streams) *cobra.Command {
 		return usageErrorf("%v; see \"%s --help\"", err, cmd.CommandPath())
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	for _, c := range []command{
-		&backupCommand{}, &mountCommand{}, &umountCommand{}, &lsCommand{}, &catCommand{}, &findCommand{}, &infoCommand{}, &diffCommand{}, &whyDependsCommand{}, &exportCommand{}, &indexCommand{},
-		&restoreCommand{},
-	} {
-		root.AddCommand(c.cobra(s))
+	cobra.EnableCommandSorting = false
+	for _, g := range commands() {
+		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title + ":"})
+		for _, c := range g.commands {
+			cmd := c.cobra(s)
+			cmd.GroupID = g.title
+			root.AddCommand(cmd)
+		}
 	}
 	return root
+}
+
+// A group is what the help shows together.
+type group struct {
+	title    string
+	commands []command
+}
+
+// commands returns all commands, in the order of the help.
+func commands() []group {
+	return []group{
+		{"Backing up", []command{
+			&backupCommand{},
+			&copyCommand{},
+		}},
+		{"Looking", []command{
+			&mountCommand{},
+			&umountCommand{},
+			&lsCommand{},
+			&catCommand{},
+			&findCommand{},
+			&infoCommand{},
+			&diffCommand{},
+			&whyDependsCommand{},
+		}},
+		{"Restoring", []command{
+			&restoreCommand{},
+			&exportCommand{},
+		}},
+		{"Keeping", []command{
+			&indexCommand{},
+		}},
+	}
 }
 
 // A command is one subcommand: a struct with its flags.
