@@ -101,7 +101,7 @@ func (a *archiver) commit(ctx context.Context, group []*job) error {
 // store path that another backup has archived since the plan was made stays as
 // that one has it.
 func (a *archiver) publish(group []*job, staged []stagedInfo) error {
-	for _, level := range levels(group) {
+	for _, level := range jobLevels(group) {
 		for _, i := range level {
 			have, err := archived(a.backup.Cache, group[i].info)
 			switch {
@@ -225,25 +225,36 @@ func (a *archiver) narInfo(j *job) *narinfo.NarInfo {
 	return info
 }
 
-// levels splits a group, which is in topological order, into steps: the paths
-// of one refer to earlier ones only. The values are indexes into group.
-func levels(group []*job) [][]int {
-	level := make(map[storepath.Path]int, len(group))
+// levels splits paths, which are in topological order, into steps: the paths of
+// one refer to those of earlier ones only. The values are indexes into paths.
+func levels(paths []storepath.Path, references func(storepath.Path) []storepath.Path) [][]int {
+	level := make(map[storepath.Path]int, len(paths))
 	var steps [][]int
-	for i, j := range group {
+	for i, p := range paths {
 		at := 0
-		for _, ref := range j.info.References {
-			if l, ok := level[ref]; ok && ref != j.info.Path {
+		for _, ref := range references(p) {
+			if l, ok := level[ref]; ok && ref != p {
 				at = max(at, l+1)
 			}
 		}
-		level[j.info.Path] = at
+		level[p] = at
 		if at == len(steps) {
 			steps = append(steps, nil)
 		}
 		steps[at] = append(steps[at], i)
 	}
 	return steps
+}
+
+// jobLevels is levels for the paths of a group of jobs.
+func jobLevels(group []*job) [][]int {
+	paths := make([]storepath.Path, len(group))
+	references := make(map[storepath.Path][]storepath.Path, len(group))
+	for i, j := range group {
+		paths[i] = j.info.Path
+		references[j.info.Path] = j.info.References
+	}
+	return levels(paths, func(p storepath.Path) []storepath.Path { return references[p] })
 }
 
 // inParallel calls f for each job of a group, parallelSyncs at a time.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 
 	"github.com/narvault/narvault/index"
+	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/nar"
 	"github.com/narvault/narvault/narread/storepath"
 )
@@ -49,10 +50,10 @@ func (b *Backup) BuildIndex(ctx context.Context, dir string, deep bool, o index.
 	return index.Build(ctx, dir, b.Cache, o)
 }
 
-// publishIndex brings the index of a backup up to date after a run. The index
+// publishIndex brings the index of a backup up to date after a change. The index
 // is derived: the backup is complete without it, so its errors are warnings.
-func publishIndex(ctx context.Context, dir string, req *Request) (warning string) {
-	b, err := Open(dir, req.Cache)
+func publishIndex(ctx context.Context, dir string, o bincache.Options) (warning string) {
+	b, err := Open(dir, o)
 	if err != nil {
 		return fmt.Sprintf("index: %v", err)
 	}

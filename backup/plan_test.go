@@ -64,7 +64,7 @@ func TestLevels(t *testing.T) {
 	group := []*job{
 		mk("libc", sp("libc")), mk("other"), mk("lib", sp("libc"), sp("before")), mk("app", sp("lib"), sp("other")),
 	}
-	got := levels(group)
+	got := jobLevels(group)
 	want := [][]int{{0, 1}, {2}, {3}}
 	if !slices.EqualFunc(got, want, slices.Equal[[]int]) {
 		t.Errorf("got %v, want %v", got, want)

@@ -45,6 +45,7 @@ type Result struct {
 	FileSize  int64      `json:"fileSize"`            // bytes of NAR files written
 	Seconds   float64    `json:"seconds"`             // wall time
 	Changes   *Changes   `json:"changes,omitempty"`   // against the release's last backup, nil for a new release
+	Recovered int        `json:"recovered,omitempty"` // store paths brought back from the trash; they count as unchanged
 	Conflicts []Conflict `json:"conflicts,omitempty"` // archived with other content
 	Missing   []Output   `json:"missing,omitempty"`   // with Cached: outputs that are not valid, so not archived
 	Healed    []string   `json:"healed,omitempty"`    // damage in the backup that was mended by writing again
@@ -105,7 +106,7 @@ func Run(ctx context.Context, dir string, store Store, req Request) (*Result, er
 	if err != nil || req.DryRun {
 		return r, err
 	}
-	if warning := publishIndex(ctx, dir, &req); warning != "" {
+	if warning := publishIndex(ctx, dir, req.Cache); warning != "" {
 		r.Warnings = append(r.Warnings, warning)
 	}
 	r.Seconds = time.Since(start).Seconds()

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"syscall"
 
 	"github.com/narvault/narvault/backup/disk"
 	"github.com/narvault/narvault/backup/nixstore"
@@ -31,6 +32,8 @@ type runner struct {
 	closure  []storepath.Path // of the release: selected, and what conflicting archived paths need; sorted
 	narSize  int64            // of closure
 	result   Result
+
+	recovered int // store paths that were in the trash
 }
 
 func (r *runner) lock(ctx context.Context) (err error) {
@@ -113,15 +116,29 @@ func (r *runner) begin(ctx context.Context) (b *Backup, err error) {
 		if b, err = create(r.fsys, r.dir, r.store.Dir(), r.newConfig(), r.req.Cache); err != nil {
 			return err
 		}
-		if !r.held.alone() {
-			return nil
+		if r.held.alone() {
+			if err := sweep(r.fsys, b, r.req.Release); err != nil {
+				return err
+			}
 		}
-		return sweep(r.fsys, b, r.req.Release)
+		return r.bringBack(b)
 	})
 	if err != nil && b != nil {
 		b.Close()
 	}
 	return b, err
+}
+
+// bringBack takes what gc put into the trash, and is needed again, out of it.
+func (r *runner) bringBack(b *Backup) (err error) {
+	want := make(map[storepath.Path]narinfo.Hash, len(r.infos))
+	for _, info := range r.infos {
+		want[info.Path] = info.NarHash
+	}
+	r.recovered, err = bringBack(r.fsys, b, r.selected.closure, func(info *narinfo.NarInfo) bool {
+		return info.NarHash == want[info.StorePath]
+	})
+	return err
 }
 
 func (r *runner) newConfig() Config {
@@ -148,7 +165,7 @@ func (r *runner) plan(ctx context.Context, b *Backup, finished map[narinfo.Hash]
 	}
 	r.result = Result{
 		Version: FormatVersion, Release: r.req.Release, Method: r.req.Method, DryRun: r.req.DryRun,
-		Estimate: p.estimate(r.dir), Conflicts: p.conflicts, Healed: p.healed,
+		Estimate: p.estimate(r.dir), Conflicts: p.conflicts, Healed: p.healed, Recovered: r.recovered,
 	}
 	for _, m := range r.selected.missing {
 		r.result.Missing = append(r.result.Missing, Output{DrvPath: m.Drv, Output: m.Output, Path: m.Path})
@@ -326,7 +343,7 @@ func sweep(fsys disk.FS, b *Backup, id ReleaseID) error {
 }
 
 func readNames(dir string) ([]string, error) {
-	d, err := os.Open(dir)
+	d, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, err
 	}

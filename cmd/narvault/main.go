@@ -136,6 +136,8 @@ func commands() []group {
 			&exportCommand{},
 		}},
 		{"Keeping", []command{
+			&forgetCommand{},
+			&gcCommand{},
 			&indexCommand{},
 		}},
 	}

@@ -1,0 +1,282 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/index/bincache"
+	"github.com/narvault/narvault/narread/storepath"
+)
+
+// DefaultGrace is how long the trash keeps what gc and forget took out.
+const DefaultGrace = 7 * 24 * time.Hour
+
+// GCOptions say what GC does. The zero value works.
+type GCOptions struct {
+	DryRun       bool
+	Grace        time.Duration // how long the trash keeps things; 0: DefaultGrace
+	Now          bool          // no grace: delete at once, and empty the trash
+	NoReleases   bool          // collect everything when there is no release
+	KeepPrevious bool          // keep what the record before of each release names
+	Lock         LockOptions
+
+	now time.Time // for tests
+}
+
+// A GCResult says what GC did, or with DryRun would do.
+type GCResult struct {
+	Version  int            `json:"version"`
+	DryRun   bool           `json:"dryRun,omitempty"`
+	Releases []*KeptRelease `json:"releases"` // that say what stays
+	Kept     []*KeptPath    `json:"kept"`     // the store paths that stay, sorted
+	NarFiles int            `json:"narFiles"` // their NAR files
+	FileSize int64          `json:"fileSize"` // bytes of these
+	Goes     []Item         `json:"goes"`     // what was taken out
+	Stays    []Item         `json:"stays"`    // what nothing needs, and is left alone
+	Trash    string         `json:"trash"`    // where what goes is now, below the backup; "" with Now
+	Until    time.Time      `json:"until"`    // when the trash may let go of it
+	Freed    int64          `json:"freed"`    // bytes deleted for good, from the trash among it
+	InTrash  int64          `json:"inTrash"`  // bytes in the trash now
+	Warnings []string       `json:"warnings,omitempty"`
+}
+
+// GC takes out of a backup what no release needs, and deletes what has been in
+// the trash for longer than the grace time.
+//
+// Needed is what releases name, and all that this refers to by the References
+// of its narinfos; a NAR file as long as any narinfo that is needed names it.
+// When GC cannot be sure what that is (there is no release, or one that is not
+// whole or cannot be read), the error wraps ErrRefused, and nothing was changed.
+// Nothing outside of the backup directory is ever touched, through whatever URL
+// or symlink.
+//
+// A crash leaves a backup in which all releases are whole; GC goes on from
+// there. While it marks and takes out it excludes backups (*LockedError when
+// there is one), but no readers.
+func GC(ctx context.Context, dir string, o GCOptions) (*GCResult, error) {
+	result, err := gc(ctx, disk.OS{}, dir, o)
+	if err != nil || o.DryRun {
+		return result, err
+	}
+	if warning := publishIndex(ctx, dir, bincache.Options{}); warning != "" {
+		result.Warnings = append(result.Warnings, warning)
+	}
+	return result, nil
+}
+
+func gc(ctx context.Context, fsys disk.FS, dir string, o GCOptions) (*GCResult, error) {
+	if o.Grace == 0 {
+		o.Grace = DefaultGrace
+	}
+	if o.now.IsZero() {
+		o.now = time.Now()
+	}
+	b, err := openOwn(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	if st, err := os.Lstat(b.path(cacheDir)); err != nil || !st.IsDir() {
+		return nil, fmt.Errorf("%w: %s is no directory of this backup (%v)", ErrRefused, b.path(cacheDir), err)
+	}
+	c := &collector{fsys: fsys, b: b, o: o}
+	if o.DryRun {
+		err := c.look(ctx)
+		return &c.result, err
+	}
+	if err := c.takeOut(ctx); err != nil {
+		return nil, err
+	}
+	freed, err := purgeTrash(ctx, fsys, b)
+	c.result.Freed += freed
+	if err != nil {
+		return nil, err
+	}
+	return &c.result, c.weighTrash()
+}
+
+// A collector is one run of GC.
+type collector struct {
+	fsys   disk.FS
+	b      *Backup
+	o      GCOptions
+	m      *marks
+	result GCResult
+}
+
+// limit is the time up to which the trash is emptied.
+func (c *collector) limit() time.Time {
+	if c.o.Now {
+		return c.o.now.AddDate(1000, 0, 0)
+	}
+	return c.o.now.Add(-c.o.Grace)
+}
+
+// look finds what goes and what stays.
+func (c *collector) look(ctx context.Context) error {
+	m, err := mark(ctx, c.b, c.o.KeepPrevious, c.o.NoReleases)
+	if err != nil {
+		return err
+	}
+	g, err := m.collect(c.limit())
+	if err != nil {
+		return err
+	}
+	c.m = m
+	c.result = GCResult{
+		Version: FormatVersion, DryRun: c.o.DryRun, Releases: m.releases, Kept: []*KeptPath{},
+		NarFiles: len(m.urls), Goes: g.goes, Stays: g.stays, Warnings: m.warnings,
+	}
+	for _, p := range sortedKeys(m.needed) {
+		c.result.Kept = append(c.result.Kept, m.needed[p])
+	}
+	for _, u := range m.urls {
+		c.result.FileSize += u.size
+	}
+	if !c.o.Now {
+		c.result.Until = c.o.now.Add(c.o.Grace).UTC().Truncate(time.Second)
+	}
+	if !c.o.DryRun {
+		return nil
+	}
+	if c.o.Now {
+		c.result.Freed = c.result.goneSize()
+	} else {
+		c.result.InTrash = c.result.goneSize()
+	}
+	return c.weighTrash()
+}
+
+// goneSize returns the bytes of what goes.
+func (r *GCResult) goneSize() (size int64) {
+	for _, item := range r.Goes {
+		size += item.Size
+	}
+	return size
+}
+
+// takeOut does what has to be done while nobody else writes.
+func (c *collector) takeOut(ctx context.Context) error {
+	l, err := lockBackup(ctx, c.b.dir, excluding, c.o.Lock)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	l.alone() // removes what dead writers left of their locks
+	if err := c.look(ctx); err != nil {
+		return err
+	}
+	t := &taker{fsys: c.fsys, b: c.b, now: c.o.now, purge: c.o.Now}
+	for _, names := range c.steps() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := t.take(names); err != nil {
+			return fmt.Errorf("collect garbage: %w", err)
+		}
+	}
+	c.result.Trash = t.dir
+	if c.o.Now {
+		c.result.Freed = c.result.goneSize()
+	}
+	return expire(c.fsys, c.b, c.limit())
+}
+
+// steps returns the names of what goes, in steps each of which has to be
+// durable before the next: by kind, and the narinfos level by level, those that
+// refer to others first.
+func (c *collector) steps() (steps [][]string) {
+	for _, kind := range Kinds() {
+		if kind == NarInfoKind {
+			steps = append(steps, c.narInfoSteps()...)
+			continue
+		}
+		var names []string
+		for _, item := range c.result.Goes {
+			if item.Kind == kind {
+				names = append(names, item.Name)
+			}
+		}
+		if len(names) > 0 {
+			steps = append(steps, names)
+		}
+	}
+	return steps
+}
+
+func (c *collector) narInfoSteps() (steps [][]string) {
+	var paths []storepath.Path
+	for _, p := range sortedKeys(c.m.infos) {
+		if c.m.needed[p] == nil {
+			paths = append(paths, p)
+		}
+	}
+	references := func(p storepath.Path) []storepath.Path { return c.m.infos[p].References }
+	order, err := sortByReferences(paths, references)
+	if err != nil {
+		order = paths // of which Nix knows none: references in a circle
+	}
+	for _, level := range levels(order, references) {
+		var names []string
+		for _, i := range level {
+			names = append(names, filepath.Join(cacheDir, order[i].Hash()+narInfoExt))
+		}
+		steps = append(steps, names)
+	}
+	var damaged []string
+	for _, hash := range sortedKeys(c.m.damaged) {
+		damaged = append(damaged, filepath.Join(cacheDir, hash+narInfoExt))
+	}
+	if len(damaged) > 0 {
+		steps = append(steps, damaged)
+	}
+	slices.Reverse(steps)
+	return steps
+}
+
+// weighTrash adds up what is in the trash, and what would leave it.
+func (c *collector) weighTrash() error {
+	kept, purged, err := c.b.batches()
+	if err != nil {
+		return err
+	}
+	for _, batch := range kept {
+		size, err := treeSize(c.b.path(trashDir, batch.name))
+		if err != nil {
+			return err
+		}
+		if c.o.DryRun && !batch.time.After(c.limit()) {
+			c.result.Freed += size
+		} else {
+			c.result.InTrash += size
+		}
+	}
+	for _, name := range purged {
+		size, err := treeSize(c.b.path(trashDir, name))
+		if err != nil {
+			return err
+		}
+		c.result.Freed += size
+	}
+	return nil
+}
+
+// treeSize returns the bytes of the regular files in a directory.
+func treeSize(dir string) (size int64, err error) {
+	err = filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			size += info.Size()
+		}
+		return err
+	})
+	return size, err
+}

@@ -1,0 +1,180 @@
+package backup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+
+	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/index/bincache"
+	"github.com/narvault/narvault/narread/narinfo"
+	"github.com/narvault/narvault/narread/storepath"
+)
+
+// A recovery brings store paths back that gc put into the trash: the NAR files
+// first, then the narinfos, references before those that refer to them, as a
+// backup writes them. It is called under the mutex, with a lock that keeps gc
+// out.
+type recovery struct {
+	fsys    disk.FS
+	b       *Backup
+	batches []batch
+	found   map[storepath.Path]*recovered
+}
+
+// A recovered is a store path in the trash that can be brought back.
+type recovered struct {
+	info    *narinfo.NarInfo
+	narInfo string // its file in the trash
+	narFile string // the same of its NAR, "" if that is in the cache
+}
+
+// bringBack brings back those of paths that the cache lacks and that the trash
+// has whole, if fits accepts the narinfo. It returns how many these were.
+func bringBack(fsys disk.FS, b *Backup, paths []storepath.Path, fits func(*narinfo.NarInfo) bool) (int, error) {
+	r := recovery{fsys: fsys, b: b, found: make(map[storepath.Path]*recovered)}
+	var err error
+	if r.batches, _, err = b.batches(); err != nil || len(r.batches) == 0 {
+		return 0, err
+	}
+	for _, p := range paths {
+		if err := r.find(p, fits); err != nil {
+			return 0, err
+		}
+	}
+	order, err := sortByReferences(sortedKeys(r.found), func(p storepath.Path) []storepath.Path { return r.found[p].info.References })
+	if err != nil {
+		return 0, err
+	}
+	if order, err = r.closed(order); err != nil {
+		return 0, err
+	}
+	return len(order), r.restore(order)
+}
+
+// find looks for a store path that the cache lacks in the trash.
+func (r *recovery) find(p storepath.Path, fits func(*narinfo.NarInfo) bool) error {
+	if has, err := r.b.Cache.Has(p.Hash()); has || err != nil {
+		return err
+	}
+	for _, batch := range r.batches {
+		name, err := r.file(batch, p.Hash()+narInfoExt)
+		if err != nil {
+			continue
+		}
+		text, err := readRegular(name)
+		if err != nil {
+			continue // it is not there, or damaged: the backup has to do without
+		}
+		info, err := narinfo.Parse(text)
+		if err != nil || info.StorePath != p || info.StoreDir != r.b.Cache.StoreDir() || bincache.CheckURL(info.URL) != nil || !fits(info) {
+			continue
+		}
+		if narFile, ok := r.findNAR(info); ok {
+			r.found[p] = &recovered{info: info, narInfo: name, narFile: narFile}
+			return nil
+		}
+	}
+	return nil
+}
+
+// findNAR looks for the NAR file of info, in the cache and in the trash.
+func (r *recovery) findNAR(info *narinfo.NarInfo) (name string, ok bool) {
+	if statNAR(r.b.Cache, info) == nil {
+		return "", true
+	}
+	for _, batch := range r.batches {
+		name, err := r.file(batch, filepath.FromSlash(info.URL))
+		if err != nil {
+			continue
+		}
+		st, err := os.Lstat(name)
+		if err == nil && st.Mode().IsRegular() && (info.FileSize == 0 || st.Size() == info.FileSize) {
+			return name, true
+		}
+	}
+	return "", false
+}
+
+// file returns the path of a file of the cache in a directory of the trash.
+func (r *recovery) file(in batch, name string) (string, error) {
+	name = filepath.Join(trashDir, in.name, cacheDir, name)
+	return r.b.path(name), r.b.plain(name)
+}
+
+// closed leaves out what refers to something that is neither in the cache nor
+// brought back.
+func (r *recovery) closed(order []storepath.Path) (rest []storepath.Path, err error) {
+	for _, p := range order {
+		whole := true
+		for _, ref := range r.found[p].info.References {
+			if ref == p || r.found[ref] != nil {
+				continue
+			}
+			has, err := r.b.Cache.Has(ref.Hash())
+			if err != nil {
+				return nil, err
+			}
+			whole = whole && has
+		}
+		if whole {
+			rest = append(rest, p)
+		} else {
+			delete(r.found, p)
+		}
+	}
+	return rest, nil
+}
+
+// restore moves the files back.
+func (r *recovery) restore(order []storepath.Path) error {
+	var nars []move
+	for _, p := range order {
+		if f := r.found[p]; f.narFile != "" {
+			nars = append(nars, move{f.narFile, r.b.cachePath(filepath.FromSlash(f.info.URL))})
+		}
+	}
+	if err := r.moveAll(nars); err != nil {
+		return err
+	}
+	for _, level := range levels(order, func(p storepath.Path) []storepath.Path { return r.found[p].info.References }) {
+		var infos []move
+		for _, i := range level {
+			f := r.found[order[i]]
+			name := r.b.cachePath(order[i].Hash())
+			listing := f.narInfo[:len(f.narInfo)-len(narInfoExt)] + lsExt
+			infos = append(infos, move{listing, name + lsExt}, move{f.narInfo, name + narInfoExt})
+		}
+		if err := r.moveAll(infos); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type move struct{ from, to string }
+
+// moveAll moves files and makes that durable. What is gone already was shared
+// with one before, or is a listing that there never was.
+func (r *recovery) moveAll(moves []move) error {
+	sources, targets := make(map[string]bool), make(map[string]bool)
+	for _, m := range moves {
+		if dir := filepath.Dir(m.to); !targets[dir] {
+			if err := disk.MkdirAll(r.fsys, r.b.dir, dir); err != nil {
+				return err
+			}
+		}
+		err := r.fsys.Rename(m.from, m.to)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("bring back %s from the trash: %w", path.Base(m.to), err)
+		}
+		sources[filepath.Dir(m.from)], targets[filepath.Dir(m.to)] = true, true
+	}
+	return syncDirs(r.fsys, targets, sources)
+}
