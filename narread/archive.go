@@ -52,9 +52,10 @@ type Archive struct {
 	cache  *Cache
 	format format
 	random container // what can be entered anywhere, or nil
-	direct bool      // random verifies what it decodes
+	direct bool      // random verifies what it decodes, or most of it
 
 	ready   lazy[blocks]
+	sums    lazy[blockSums] // of the blocks of random
 	listing lazy[nar.Listing]
 	seq     sequences
 
@@ -147,20 +148,25 @@ func (a *Archive) blocks() (*blocks, error) {
 		_, frames := a.random.(*frames)
 		switch {
 		case a.direct:
-			return &blocks{container: a.random}, nil
+			return a.randomBlocks(), nil
 		case (a.random == nil || frames) && a.o.NarSize <= min(maxWhole, a.cache.max/2):
 			w := &whole{fixed: fixed{size: a.o.NarSize, width: a.o.NarSize}, pass: a.boundedPass}
 			return &blocks{container: w}, nil
 		case a.random != nil:
-			return a.sum()
+			_, err := a.sum() // before a block of the cache is taken for what may last long
+			return a.randomBlocks(), err
 		}
 		return a.spool()
 	})
 }
 
 // RandomAccess reports whether any part of the NAR can be read, and verified,
-// without the rest. If not, the first read takes the whole archive.
-func (a *Archive) RandomAccess() bool { return a.direct }
+// without the rest. If not, either the first read takes the whole archive, or a
+// part of it is missing.
+func (a *Archive) RandomAccess() bool { return a.direct && a.intact() }
+
+// intact reports whether no part of the container is known to be missing.
+func (a *Archive) intact() bool { return a.random == nil || missing(a.random, a.random.count()) == nil }
 
 // Compression returns what the container is, by the name that narinfos use,
 // whatever the narinfo of this one says.
@@ -210,6 +216,9 @@ func (a *Archive) readAt(p []byte, off int64) (int, error) {
 
 // copyBlock copies from block i what it has of the NAR from off on.
 func (a *Archive) copyBlock(b *blocks, i int, p []byte, off int64) (int, error) {
+	if err := missing(b.container, i); err != nil {
+		return 0, err
+	}
 	e, err := a.cache.get(blockKey{a, i}, b.length(i), func(dst []byte) error { return b.read(i, dst) })
 	if err != nil {
 		return 0, err

@@ -18,30 +18,57 @@ type layout interface {
 }
 
 // container is a NAR in blocks that can be decoded one by one, by many at a
-// time. What decode gives need not have been verified.
+// time.
 type container interface {
 	layout
-	decode(i int, dst []byte) error // all of block i
+	// decode gives all of block i to dst, and reports whether a checksum of the
+	// container's own covered it. If not, what it gives need not be right.
+	decode(i int, dst []byte) (verified bool, err error)
+}
+
+// gapped is a container of which a part is missing.
+type gapped interface {
+	// missing returns why block i cannot be had, without a buffer for it: it stands
+	// for all that is missing, and may be larger than memory. For i = count() it
+	// returns what is wrong behind the last block.
+	missing(i int) error
 }
 
 // blocks is a container whose every block is verified when it is read. How it
 // came to be (a seek table, a first pass, a spool) makes no difference to
-// readers; a later kind may let decode wait for what is still being made.
+// readers.
 type blocks struct {
 	container
-	sums  []uint64 // XXH64 of each block; nil when decode verifies by itself
+	sums  func() (blockSums, error) // for blocks that the container does not verify
 	fail  func(i int, err error) error
-	close func() error
+	close func() error // or nil
 }
+
+// blockSums are the XXH64 of the blocks of a NAR, made while its NarHash was
+// verified.
+type blockSums []uint64
 
 func (b *blocks) length(i int) int { return int(b.start(i+1) - b.start(i)) }
 
+// missing returns why block i cannot be had, nil if it can.
+func missing(c container, i int) error {
+	if g, ok := c.(gapped); ok {
+		return g.missing(i)
+	}
+	return nil
+}
+
 // read fills dst with block i, verified.
 func (b *blocks) read(i int, dst []byte) error {
-	if err := b.decode(i, dst); err != nil {
+	verified, err := b.decode(i, dst)
+	if err != nil || verified {
 		return err
 	}
-	if b.sums != nil && xxhash.Sum64(dst) != b.sums[i] {
+	sums, err := b.sums()
+	if err != nil {
+		return err
+	}
+	if xxhash.Sum64(dst) != sums[i] {
 		return b.fail(i, errChanged)
 	}
 	return nil
@@ -70,7 +97,7 @@ type plain struct {
 	f *file
 }
 
-func (p *plain) decode(i int, dst []byte) error { return p.f.read(dst, p.start(i)) }
+func (p *plain) decode(i int, dst []byte) (bool, error) { return false, p.f.read(dst, p.start(i)) }
 
 // whole is a NAR that is small enough to be decoded at once.
 type whole struct {
@@ -78,10 +105,11 @@ type whole struct {
 	pass func(emit func([]byte) error) error // verifies the NarHash
 }
 
-func (w *whole) decode(_ int, dst []byte) error {
+func (w *whole) decode(_ int, dst []byte) (bool, error) {
 	n := 0
-	return w.pass(func(p []byte) error {
+	err := w.pass(func(p []byte) error {
 		n += copy(dst[n:], p)
 		return nil
 	})
+	return err == nil, err
 }

@@ -1,6 +1,7 @@
 package narread
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -20,8 +21,9 @@ type frames struct {
 	dec     *decoders
 	off     []int64  // of each frame in the file
 	packed  []uint32 // size of each frame
-	checked bool     // every frame must carry a checksum
 	largest int64    // content of the largest frame
+	checked bool     // most frames carry a checksum; those that do not are known when they are decoded
+	lost    error    // why there are no more frames though there should be, or what follows them
 }
 
 // add appends a frame. One without content holds nothing to read.
@@ -36,21 +38,76 @@ func (fs *frames) add(off int64, packed uint32, content int64) {
 }
 
 // decode reads and decodes frame i, and verifies its checksum if it has one.
-func (fs *frames) decode(i int, dst []byte) error {
+func (fs *frames) decode(i int, dst []byte) (verified bool, err error) {
 	buf := fs.dec.buffers.get(int(fs.packed[i]))
 	defer fs.dec.buffers.put(buf)
 	if err := fs.f.read(buf.b, fs.off[i]); err != nil {
-		return err
+		return false, err
 	}
-	err := checkFrame(buf.b, len(dst), fs.checked)
+	verified, err = checkFrame(buf.b, len(dst))
 	if err == nil {
 		err = fs.dec.frame(buf.b, dst)
 	}
 	if err != nil {
-		return fs.f.damage(i, fs.off[i], err)
+		return false, fs.f.damage(i, fs.off[i], err)
+	}
+	return verified, nil
+}
+
+// missing returns what is wrong with a block that stands for lost frames, or
+// behind the last one.
+func (fs *frames) missing(i int) error {
+	if i >= len(fs.off) {
+		return fs.lost
 	}
 	return nil
 }
+
+// lose makes what is left of a NAR one block that is missing because of cause.
+// It fails when nothing is there.
+func (fs *frames) lose(narSize int64, cause error) error {
+	fs.lost = cause
+	if fs.starts[len(fs.off)] == narSize {
+		return nil // what follows is no content
+	}
+	n, err := fs.confirm()
+	if n == 0 || err != nil && !isDamage(err) {
+		return cmp.Or(err, cause)
+	}
+	fs.off, fs.packed, fs.starts = fs.off[:n], fs.packed[:n], append(fs.starts[:n+1:n+1], narSize)
+	return nil
+}
+
+// confirm returns the number of frames, from the first on, whose sizes are
+// certain, though they do not add up to the size of the NAR: one that is wrong
+// would move all that follow. Those of our own files are all the same; others
+// are decoded to find out.
+func (fs *frames) confirm() (int, error) {
+	own := 0
+	for i := range fs.off {
+		if fs.length(i) == zseek.FrameSize {
+			own++
+		}
+	}
+	if 2*own > len(fs.off) {
+		n := 0
+		for n < len(fs.off) && fs.length(n) == zseek.FrameSize {
+			n++
+		}
+		return n, nil
+	}
+	for i := range fs.off {
+		buf := fs.dec.buffers.get(int(fs.length(i)))
+		verified, err := fs.decode(i, buf.b)
+		fs.dec.buffers.put(buf)
+		if err != nil || !verified {
+			return i, err
+		}
+	}
+	return len(fs.off), nil
+}
+
+func (fs *frames) length(i int) int64 { return fs.starts[i+1] - fs.starts[i] }
 
 // maxPacked bounds the size of a frame in the file by that of its content. An
 // encoder adds 3 bytes to each 128 KiB that do not compress; more is allowed.
@@ -65,7 +122,9 @@ var errNoFrames = errors.New("no frames of known size")
 
 // openFrames finds the frames of a zstd file: in its seek table, or else by
 // walking them. Frames of more than limit are not for random access
-// (errNoFrames). warn tells of a seek table that is not right.
+// (errNoFrames). warn tells of a seek table that is not right. Frames with
+// checksums of a file that is damaged behind them are as good as ever: then warn
+// is told of the damage, and what is there is returned.
 func openFrames(f *file, dec *decoders, narSize, limit int64, warn func(error)) (*frames, error) {
 	fs, err := tableFrames(f, narSize, limit)
 	if errors.Is(err, zseek.ErrBadTable) {
@@ -74,15 +133,21 @@ func openFrames(f *file, dec *decoders, narSize, limit int64, warn func(error)) 
 	if errors.Is(err, zseek.ErrBadTable) || errors.Is(err, zseek.ErrNoTable) {
 		fs, err = walkFrames(f, narSize, limit)
 	}
+	if fs == nil {
+		return nil, err
+	}
+	fs.dec = dec
+	if isDamage(err) && fs.checked {
+		warn(err)
+		err = fs.lose(narSize, err)
+	}
 	if err != nil {
 		return nil, err
 	}
-	fs.f, fs.dec = f, dec
 	return fs, nil
 }
 
-// tableFrames takes the frames from the seek table. Whether they carry
-// checksums it sees from the first one; checkFrame holds the others to it.
+// tableFrames takes the frames from the seek table.
 func tableFrames(f *file, narSize, limit int64) (*frames, error) {
 	t, err := zseek.ReadTable(f.src, f.size, maxCount(narSize))
 	if err != nil {
@@ -97,7 +162,7 @@ func tableFrames(f *file, narSize, limit int64) (*frames, error) {
 	if t.Content() != narSize {
 		return nil, fmt.Errorf("%w: of %d bytes of content, NarSize is %d", zseek.ErrBadTable, t.Content(), narSize)
 	}
-	fs := &frames{starts: starts{0}}
+	fs := &frames{starts: starts{0}, f: f}
 	var off int64
 	for _, e := range t.Entries {
 		size := int64(e.Decompressed)
@@ -107,43 +172,54 @@ func tableFrames(f *file, narSize, limit int64) (*frames, error) {
 		fs.add(off, e.Compressed, size)
 		off += int64(e.Compressed)
 	}
-	var head [zstd.HeaderMaxSize]byte
-	b := head[:min(f.size, int64(len(head)))]
-	if err := f.read(b, 0); err != nil {
-		return nil, err
+	return fs, fs.sample()
+}
+
+// sample sets checked by what the first frame, the last and one between say. One
+// that is damaged must not decide for the others.
+func (fs *frames) sample() error {
+	n, votes := len(fs.off), 0
+	for _, i := range []int{0, n / 2, n - 1} {
+		var head [zstd.HeaderMaxSize]byte
+		b := head[:min(int(fs.packed[i]), len(head))]
+		if err := fs.f.read(b, fs.off[i]); err != nil {
+			return err
+		}
+		var h zstd.Header
+		switch err := h.Decode(b); {
+		case err == nil && h.HasCheckSum:
+			votes++
+		case err == nil:
+			votes--
+		}
 	}
-	var h zstd.Header
-	if err := h.Decode(b); err != nil {
-		return nil, f.damage(0, 0, err)
-	}
-	fs.checked = h.HasCheckSum
-	return fs, nil
+	fs.checked = votes >= 0
+	return nil
 }
 
 // checkFrame makes sure that b is exactly one frame with size bytes of content,
-// and, if checked, that it carries a checksum: a decoder verifies what is
-// there, and a single flipped bit says that nothing is.
-func checkFrame(b []byte, size int, checked bool) error {
+// and reports whether it carries a checksum: a decoder verifies what is there.
+// A flipped bit cannot make a frame that has one look like one that has none, as
+// the frame would be of another size then.
+func checkFrame(b []byte, size int) (checked bool, err error) {
 	var h zstd.Header
 	if err := h.Decode(b); err != nil {
-		return unexpected(err)
+		return false, unexpected(err)
 	}
 	switch {
 	case h.Skippable || !h.HasFCS || h.FrameContentSize != uint64(size):
-		return fmt.Errorf("frame header does not say %d bytes of content", size)
-	case checked && !h.HasCheckSum:
-		return errors.New("frame header says that there is no checksum")
+		return false, fmt.Errorf("frame header does not say %d bytes of content", size)
 	case h.DictionaryID != 0:
-		return errDictionary
+		return false, errDictionary
 	}
 	n := int64(h.HeaderSize)
 	for last := false; !last; {
 		if n+3 > int64(len(b)) {
-			return io.ErrUnexpectedEOF
+			return false, io.ErrUnexpectedEOF
 		}
 		size, isLast, err := blockHeader(b[n:])
 		if err != nil {
-			return err
+			return false, err
 		}
 		n += 3 + size
 		last = isLast
@@ -152,9 +228,9 @@ func checkFrame(b []byte, size int, checked bool) error {
 		n += 4
 	}
 	if n != int64(len(b)) {
-		return fmt.Errorf("frame of %d bytes where %d are expected", n, len(b))
+		return false, fmt.Errorf("frame of %d bytes where %d are expected", n, len(b))
 	}
-	return nil
+	return h.HasCheckSum, nil
 }
 
 var errDictionary = errors.New("frame needs a dictionary")

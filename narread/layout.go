@@ -20,7 +20,7 @@ var errLayout = errors.New("layout is not of this file")
 // container would not become cheaper by it.
 func (a *Archive) Layout() []byte {
 	fs, ok := a.random.(*frames)
-	if !ok || !a.direct {
+	if !ok || !a.RandomAccess() {
 		return nil
 	}
 	b := []byte{layoutVersion}
@@ -38,8 +38,8 @@ func (a *Archive) Layout() []byte {
 }
 
 // layoutFrames returns the frames that data, a Layout, says f has, each of them
-// of limit bytes at most. Every frame must carry a checksum, so that a layout
-// that is wrong leads to errors.
+// of limit bytes at most. What they hold is verified when they are decoded, so
+// that a layout that is wrong leads to errors.
 func layoutFrames(f *file, dec *decoders, data []byte, narSize, limit int64) (*frames, error) {
 	if len(data) == 0 || data[0] != layoutVersion {
 		return nil, errLayout

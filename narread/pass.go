@@ -65,8 +65,11 @@ func (a *Archive) inOrder(c container, serial bool, emit func([]byte) error) err
 			a.cache.dec.buffers.put(d.buf)
 		}
 	}()
-	for range n {
-		for next < n && len(ring) < depth {
+	for i := range n {
+		if err := missing(c, i); err != nil {
+			return err
+		}
+		for next < n && len(ring) < depth && missing(c, next) == nil {
 			begin()
 		}
 		d := ring[0]
@@ -80,7 +83,7 @@ func (a *Archive) inOrder(c container, serial bool, emit func([]byte) error) err
 		a.cache.dec.buffers.put(d.buf)
 		ring = append(ring[:0], ring[1:]...)
 	}
-	return nil
+	return missing(c, n)
 }
 
 // begin decodes block i on a goroutine, once before is closed.
@@ -92,7 +95,7 @@ func (a *Archive) begin(c container, i int, before chan struct{}) *decoding {
 		if before != nil {
 			<-before
 		}
-		d.err = c.decode(i, d.buf.b)
+		_, d.err = c.decode(i, d.buf.b)
 	}()
 	return d
 }
@@ -124,16 +127,24 @@ func (a *Archive) boundedPass(emit func([]byte) error) error {
 	return a.wholePass(emit)
 }
 
-// sum runs a pass that keeps the hashes of a.random's blocks.
-func (a *Archive) sum() (*blocks, error) {
-	var sums []uint64
-	err := a.boundedPass(func(p []byte) error {
-		sums = append(sums, xxhash.Sum64(p))
-		return nil
+// sum returns the hashes of a.random's blocks, by a pass at the first call.
+func (a *Archive) sum() (blockSums, error) {
+	sums, err := a.sums.get(func() (*blockSums, error) {
+		var sums blockSums
+		err := a.boundedPass(func(p []byte) error {
+			sums = append(sums, xxhash.Sum64(p))
+			return nil
+		})
+		return &sums, err
 	})
 	if err != nil {
 		return nil, err
 	}
+	return *sums, nil
+}
+
+// randomBlocks are the blocks of a.random.
+func (a *Archive) randomBlocks() *blocks {
 	fail := func(i int, err error) error {
 		off := a.random.start(i)
 		if fs, ok := a.random.(*frames); ok {
@@ -141,7 +152,7 @@ func (a *Archive) sum() (*blocks, error) {
 		}
 		return a.file.damage(i, off, err)
 	}
-	return &blocks{container: a.random, sums: sums, fail: fail}, nil
+	return &blocks{container: a.random, sums: a.sum, fail: fail}
 }
 
 // WriteTo writes the whole NAR to w, decoding ahead on all CPUs, and verifies
@@ -174,4 +185,4 @@ func (a *Archive) WriteTo(w io.Writer) (int64, error) {
 // verified is a container whose decode verifies.
 type verified struct{ *blocks }
 
-func (v verified) decode(i int, dst []byte) error { return v.read(i, dst) }
+func (v verified) decode(i int, dst []byte) (bool, error) { return true, v.read(i, dst) }

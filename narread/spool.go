@@ -15,11 +15,11 @@ type spool struct {
 	name string // of the container
 }
 
-func (s *spool) decode(i int, dst []byte) error {
+func (s *spool) decode(i int, dst []byte) (bool, error) {
 	if _, err := s.f.ReadAt(dst, s.start(i)); err != nil {
-		return fmt.Errorf("read spool of %s: %w", s.name, err)
+		return false, fmt.Errorf("read spool of %s: %w", s.name, err)
 	}
-	return nil
+	return false, nil
 }
 
 // spool decodes the container into a temporary file, once.
@@ -46,5 +46,6 @@ func (a *Archive) spool() (*blocks, error) {
 		// Of the spool, not of the container: no DamageError.
 		return fmt.Errorf("read block %d of the spool of %s: %w", i, a.file.name, err)
 	}
-	return &blocks{container: s, sums: sums, fail: fail, close: f.Close}, nil
+	known := func() (blockSums, error) { return sums, nil }
+	return &blocks{container: s, sums: known, fail: fail, close: f.Close}, nil
 }

@@ -41,15 +41,15 @@ func newStream(f *file, fm format, narSize int64) *stream {
 
 // decode fills dst with the block that follows the one before. With the last
 // block it checks that the container ends there too.
-func (s *stream) decode(i int, dst []byte) error {
+func (s *stream) decode(i int, dst []byte) (bool, error) {
 	err := guard(func() error { return s.next(i, dst) })
 	switch {
 	case err == nil:
-		return nil
+		return false, nil
 	case s.in.err != nil: // the decoder may have hidden it
-		return s.in.err
+		return false, s.in.err
 	}
-	return s.in.f.damage(-1, s.in.off, err)
+	return false, s.in.f.damage(-1, s.in.off, err)
 }
 
 func (s *stream) next(i int, dst []byte) error {

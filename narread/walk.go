@@ -11,31 +11,46 @@ import (
 // walkFrames finds the frames of a zstd file by their headers, jumping over
 // their data. Skippable frames may stand anywhere. It stops early, with
 // errNoFrames, at a frame that does not say how large its content is or that
-// is larger than limit; anything wrong is a DamageError.
+// is larger than limit; anything wrong is a DamageError, beside which the frames
+// before it are returned, if there are any.
 func walkFrames(f *file, narSize, limit int64) (*frames, error) {
-	w := &frameWalk{f: f, fs: &frames{starts: starts{0}, checked: true}, limit: limit}
-	for w.off < f.size {
+	w := &frameWalk{f: f, fs: &frames{starts: starts{0}, f: f}, limit: limit}
+	err := w.all(narSize)
+	switch {
+	case err != nil && (w.fs.count() == 0 || !isDamage(err)):
+		return nil, err
+	case w.fs.start(w.fs.count()) > narSize:
+		return nil, err
+	}
+	w.fs.checked = 2*w.checked >= w.fs.count()
+	return w.fs, err
+}
+
+// all takes in all frames.
+func (w *frameWalk) all(narSize int64) error {
+	for w.off < w.f.size {
 		if err := w.frame(); err != nil {
-			return nil, err
+			return err
 		}
 		switch n := w.fs.count(); {
 		case w.fs.start(n) > narSize:
-			return nil, f.damage(n-1, w.off, errTooLong)
+			return w.f.damage(n-1, w.off, errTooLong)
 		case n > maxCount(narSize):
-			return nil, errNoFrames
+			return errNoFrames
 		}
 	}
 	if n := w.fs.count(); w.fs.start(n) < narSize {
-		return nil, f.damage(-1, f.size, errTooShort)
+		return w.f.damage(-1, w.f.size, errTooShort)
 	}
-	return w.fs, nil
+	return nil
 }
 
 type frameWalk struct {
-	f     *file
-	fs    *frames
-	limit int64
-	off   int64 // of the next frame
+	f       *file
+	fs      *frames
+	limit   int64
+	off     int64 // of the next frame
+	checked int   // frames that carry a checksum
 
 	window   []byte // part of the file, from windowAt on
 	windowAt int64
@@ -68,7 +83,9 @@ func (w *frameWalk) frame() error {
 	if w.off-start > maxPacked(size) {
 		return errNoFrames
 	}
-	w.fs.checked = w.fs.checked && (h.HasCheckSum || size == 0)
+	if h.HasCheckSum && size > 0 {
+		w.checked++
+	}
 	w.fs.add(start, uint32(w.off-start), size)
 	return nil
 }

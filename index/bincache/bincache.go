@@ -221,8 +221,29 @@ func CheckURL(url string) error {
 }
 
 // OpenNAR opens the NAR file that info names, for reading only, and returns its
-// size in bytes. A symlink that leads out of the cache is an error.
+// size in bytes. A symlink that leads out of the cache is an error, and so is a
+// file that is not as large as info says.
 func (c *Cache) OpenNAR(info *narinfo.NarInfo) (*os.File, int64, error) {
+	f, size, err := c.openNAR(info)
+	if err == nil {
+		if err = c.checkSize(info, size); err != nil {
+			f.Close()
+		}
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	return f, size, nil
+}
+
+func (c *Cache) checkSize(info *narinfo.NarInfo, size int64) error {
+	if info.FileSize <= 0 || size == info.FileSize {
+		return nil
+	}
+	return &DamageError{File: c.path(info.URL), Err: fmt.Errorf("has %d bytes, its narinfo says %d", size, info.FileSize)}
+}
+
+func (c *Cache) openNAR(info *narinfo.NarInfo) (*os.File, int64, error) {
 	if err := CheckURL(info.URL); err != nil {
 		return nil, 0, &DamageError{File: c.path(info.StorePath.Hash() + narInfoExt), Err: err}
 	}
@@ -233,9 +254,6 @@ func (c *Cache) OpenNAR(info *narinfo.NarInfo) (*os.File, int64, error) {
 	st, err := f.Stat()
 	if err == nil && !st.Mode().IsRegular() {
 		err = errors.New("is not a regular file")
-	}
-	if err == nil && info.FileSize > 0 && st.Size() != info.FileSize {
-		err = fmt.Errorf("has %d bytes, its narinfo says %d", st.Size(), info.FileSize)
 	}
 	if err != nil {
 		f.Close()
@@ -253,7 +271,9 @@ func (c *Cache) narError(info *narinfo.NarInfo, err error) error {
 }
 
 // Archive opens the NAR of a store path for random access. Closing the archive
-// closes its file.
+// closes its file. Options.Warn is told of a file that is not as large as info
+// says: FileSize is not what content is verified by, and of a file that is cut
+// off much may be left.
 func (c *Cache) Archive(info *narinfo.NarInfo) (*narread.Archive, error) {
 	return c.ArchiveByLayout(info, nil)
 }
@@ -261,9 +281,12 @@ func (c *Cache) Archive(info *narinfo.NarInfo) (*narread.Archive, error) {
 // ArchiveByLayout is Archive with the layout of the container, which saves
 // reading it; nil if it is not known (see narread.Options).
 func (c *Cache) ArchiveByLayout(info *narinfo.NarInfo, layout []byte) (*narread.Archive, error) {
-	f, size, err := c.OpenNAR(info)
+	f, size, err := c.openNAR(info)
 	if err != nil {
 		return nil, err
+	}
+	if err := c.checkSize(info, size); err != nil && c.options.Warn != nil {
+		c.options.Warn(err)
 	}
 	a, err := narread.Open(f, size, narread.Options{
 		Name:        c.path(info.URL),
