@@ -23,14 +23,32 @@ func openDaemon(t *testing.T) *testStore {
 	// as a sign to connect to a daemon, which is itself, without end.
 	local := append(testenv.NixEnv(t), "NIX_STORE_DIR="+dir+"/store", "NIX_STATE_DIR="+dir+"/var",
 		"NIX_LOG_DIR="+dir+"/log", "NIX_DAEMON_SOCKET_PATH="+socket, "NIX_REMOTE=local")
+	startDaemon(t, dir, local, socket)
+	return open(t, Options{Env: append(local, "NIX_REMOTE=daemon")})
+}
+
+// openChrootDaemon opens a new chroot store through a daemon of its own.
+func openChrootDaemon(t testing.TB) *testStore {
+	testenv.Need(t, "nix", "nix-daemon")
+	dir := scratch(t)
+	socket := filepath.Join(dir, "socket")
+	env := append(testenv.NixEnv(t), "NIX_DAEMON_SOCKET_PATH="+socket)
+	startDaemon(t, dir, append(env, "NIX_REMOTE=local?root="+dir), socket)
+	return open(t, Options{Env: env, URL: "unix://" + socket + "?root=" + dir})
+}
+
+// startDaemon makes a store, with one path, starts a daemon for it and waits for
+// its socket.
+func startDaemon(t testing.TB, dir string, env []string, socket string) {
+	t.Helper()
 	write(t, filepath.Join(dir, "file"), "")
 	add := exec.Command("nix-store", "--add", filepath.Join(dir, "file"))
-	add.Env = local
+	add.Env = env
 	if out, err := add.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	daemon := exec.Command("nix-daemon")
-	daemon.Env = local
+	daemon.Env = env
 	if err := daemon.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -39,12 +57,11 @@ func openDaemon(t *testing.T) *testStore {
 		daemon.Wait()
 	})
 	awaitSocket(t, socket)
-	return open(t, Options{Env: append(local, "NIX_REMOTE=daemon")})
 }
 
 // awaitSocket waits until the file is there. It does not connect: the daemon
 // forks for everyone who does.
-func awaitSocket(t *testing.T, socket string) {
+func awaitSocket(t testing.TB, socket string) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

@@ -2,8 +2,8 @@
 // refer to, what a closure is, what the garbage collector's roots are. It only
 // uses Nix's own commands, so that any store that Nix can open as files works:
 // the system store, through the daemon or not, and chroot stores (--store DIR).
-// What is in store paths is read as files (Dump); writing them is left to
-// others.
+// What is in store paths is read as files (Dump); an Importer adds paths, from
+// NARs that others have.
 //
 // # The serve protocol
 //
@@ -21,7 +21,8 @@
 //	string  u64 length, the bytes, zeros up to a multiple of 8
 //	paths   u64 count, then that many strings: absolute store paths
 //
-// The greeting, then the questions that are used here and their answers:
+// The greeting, then the questions that are used here and their answers (the one
+// that adds a path is at Importer):
 //
 //	client  u64 0x390c9deb
 //	server  u64 0x5452eecb, u64 version (major<<8 | minor)

@@ -60,13 +60,14 @@ type Store struct {
 //
 // Without Nix in PATH the error wraps exec.ErrNotFound and says what to do. A
 // store whose files are not on this machine (ssh://, https://, ...) is
-// ErrNotLocal. When Nix complains, it is a *CommandError with Nix's own words.
+// ErrNotLocal. When Nix complains, it is a *CommandError with Nix's own words,
+// and ErrNoRights as well if this user may not open the store.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{life: ctx, nix: commands{url: o.URL, env: o.Env}, log: o.Log}
 	if s.nix.env == nil {
 		s.nix.env = os.Environ()
 	}
-	if err := s.open(ctx); err != nil {
+	if err := explained(s.open(ctx)); err != nil {
 		s.Close()
 		if o.URL != "" {
 			return nil, fmt.Errorf("open Nix store %q: %w", o.URL, err)

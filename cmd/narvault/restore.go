@@ -16,20 +16,34 @@ import (
 
 // restoreCommand is "narvault restore".
 type restoreCommand struct {
-	s     streams
-	to    string
-	links string
-	json  bool
-	quiet bool
+	s       streams
+	to      string
+	links   string
+	store   string
+	addRoot string
+	noRoot  bool
+	json    bool
+	quiet   bool
 }
 
 func (c *restoreCommand) cobra(s streams) *cobra.Command {
 	c.s = s
 	cmd := &cobra.Command{
-		Use:   "restore BACKUP P/N|PATH... --to DIR",
+		Use:   "restore BACKUP P/N|PATH... [--to DIR]",
 		Short: "Get releases, store paths or files back out",
-		Long: `Restores releases (PROJECT/NAME), store paths, or what is below one, as plain
-files into a directory; Nix is not needed:
+		Long: `Restores releases (PROJECT/NAME) and store paths, each with all that it refers to,
+into the Nix store, through the daemon or not:
+
+  narvault restore /media/backup disnix/disnix-0.3
+
+References, derivers, signatures and content addresses are as in the backup.
+What is valid in the store already is left alone, nothing is ever built, and in
+the end the store is asked whether it has everything. What a release was made
+for becomes a root of the garbage collector, a link in narvault/gcroots/ in the
+user's state directory or in the one that --add-root names.
+
+With --to, releases, store paths, or what is below one, as plain files into a
+directory; Nix is not needed:
 
   narvault restore /media/backup disnix/disnix-0.3 --to /srv/rescue
   narvault restore /media/backup <hash>-disnix-0.3/share/doc --to .
@@ -51,6 +65,9 @@ of DIR cannot hold (symlinks, executable files, names) is named, exit code 3.`,
 	f := cmd.Flags()
 	f.StringVar(&c.to, "to", "", "restore as plain files into this `DIR`")
 	f.StringVar(&c.links, "links", "raw", "with --to, symlinks into the store: raw (as archived) or relative (to what is restored beside them)")
+	f.StringVar(&c.store, "store", "", "the Nix store to restore into, as Nix's --store `URL`")
+	f.StringVar(&c.addRoot, "add-root", "", "make garbage collector roots, for single store paths too, as links in this `DIR`")
+	f.BoolVar(&c.noRoot, "no-root", false, "make no garbage collector roots")
 	f.BoolVar(&c.json, "json", false, "write the summary as JSON")
 	f.BoolVarP(&c.quiet, "quiet", "q", false, "no progress and no summary")
 	return cmd
@@ -60,14 +77,22 @@ func (c *restoreCommand) run(ctx context.Context, dir string, names []string) er
 	if c.links != "relative" && c.links != "raw" {
 		return usageErrorf("--links is relative or raw, not %q", c.links)
 	}
-	if c.to == "" {
-		return usageErrorf("--to DIR is missing: it says where to restore to")
+	switch {
+	case c.links == "relative" && c.to == "":
+		return usageErrorf("--links=relative is for --to DIR")
+	case c.to != "" && (c.store != "" || c.addRoot != "" || c.noRoot):
+		return usageErrorf("--to DIR restores without a Nix store: --store, --add-root and --no-root do not go with it")
+	case c.addRoot != "" && c.noRoot:
+		return usageErrorf("give --add-root or --no-root, not both")
 	}
 	b, err := openBackup(dir, c.s.err)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
+	if c.to == "" {
+		return c.intoStore(ctx, b, names)
+	}
 	return c.unpack(ctx, b, names)
 }
 
