@@ -43,7 +43,7 @@ func (s *Store) NewImporter() *Importer { return &Importer{s: s} }
 var (
 	// ErrUntrusted is wrapped by errors about a path that Nix does not take: the
 	// user is not trusted, and no key that Nix trusts has signed it.
-	ErrUntrusted = errors.New("Nix does not take it from this user, and no key that it trusts has signed it")
+	ErrUntrusted = errors.New("this user may not have Nix take what no key that it trusts has signed")
 	// ErrNoRights is wrapped by errors about a store that this user cannot write.
 	ErrNoRights = errors.New("this user may not write to the Nix store")
 )
