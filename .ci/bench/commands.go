@@ -50,13 +50,20 @@ func comparisons(slow bool) []comparison {
 	}
 }
 
+// comparisons returns those that are to be made.
+func (b *bench) comparisons() (out []comparison) {
+	for _, c := range comparisons(b.slow) {
+		if b.only.MatchString(c.name) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
 // commands measures whole commands.
 func (b *bench) commands(ctx context.Context) error {
 	header := fmt.Sprintf("\n%-34s %8s %8s %8s %9s\n", "what", "wall s", "cpu s", "peak MB", "size MB")
-	for _, c := range comparisons(b.slow) {
-		if !b.only.MatchString(c.name) {
-			continue
-		}
+	for _, c := range b.comparisons() {
 		fmt.Print(header)
 		header = ""
 		if err := c.measure(ctx, b.rounds); err != nil {

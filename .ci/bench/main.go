@@ -85,6 +85,12 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if err := os.Chdir(b.dir); err != nil {
 		return err
 	}
+	if err := b.largeMounts(ctx); err != nil {
+		return err
+	}
+	if len(b.selected(tasks()))+len(b.comparisons()) == 0 {
+		return nil
+	}
 	if err := corpus(ctx, root); err != nil {
 		return err
 	}
