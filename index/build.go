@@ -38,8 +38,9 @@ type BuildOptions struct {
 	Workers int
 	// Progress is told, by one goroutine, how many store paths are done.
 	Progress func(done, total int)
-	// Warn is told, by one goroutine, of narinfos and archives that are damaged.
-	// The build goes on: what is not known about a store path is left out.
+	// Warn is told, by one goroutine, of narinfos and archives that are damaged,
+	// and of damage of the generation before. The build goes on: what is not known
+	// about a store path is left out.
 	Warn func(error)
 
 	disk     disk // for tests
@@ -177,29 +178,39 @@ func (b *builder) build(ctx context.Context) (*Stats, error) {
 
 // lock makes the directory and waits until nobody else builds in it.
 func (b *builder) lock(ctx context.Context) (*os.File, error) {
-	if err := os.MkdirAll(b.dir, 0o755); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(filepath.Join(b.dir, lockFile), os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
-		return nil, err
-	}
 	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return f, nil
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			f.Close()
-			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+		f, err := b.tryLock()
+		if f != nil || err != nil {
+			return f, err
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
-			f.Close()
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// tryLock returns nil if somebody else has the lock, or took the directory away
+// before it was held (Prune).
+func (b *builder) tryLock() (*os.File, error) {
+	if err := os.MkdirAll(b.dir, 0o755); err != nil {
+		return nil, err
+	}
+	name := filepath.Join(b.dir, lockFile)
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err == nil && isPath(f, name) {
+		return f, nil
+	}
+	f.Close()
+	if err != nil && !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+		return nil, fmt.Errorf("lock %s: %w", name, err)
+	}
+	return nil, nil
 }
 
 // begin opens the generation before, as far as it can be used, and clears away
@@ -208,6 +219,8 @@ func (b *builder) begin() error {
 	p, err := readCurrent(b.dir)
 	if err == nil {
 		b.prev = b.openPrevious(p)
+	} else if !isNotExist(err) {
+		b.o.Warn(err)
 	}
 	highest, err := b.clean(p, err == nil)
 	if err != nil {
@@ -234,15 +247,15 @@ func (b *builder) begin() error {
 func (b *builder) openPrevious(p pointer) *generation {
 	g, err := lockGeneration(b.dir, p)
 	if err != nil {
+		b.o.Warn(damage(filepath.Join(b.dir, currentFile), "names a generation that is not there: %v", err))
 		return nil
 	}
-	err = g.open(b.o.Cache)
+	if err = g.open(b.o.Cache); err != nil {
+		b.o.Warn(err)
+	}
 	if g.names == nil || g.manifest.StoreDir != b.cache.StoreDir() || g.manifest.Cache != b.o.Cache {
 		g.close()
 		return nil
-	}
-	if err != nil {
-		b.o.Warn(err)
 	}
 	return g
 }

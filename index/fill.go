@@ -142,7 +142,7 @@ func (b *builder) examine(ctx context.Context, e Entry) outcome {
 		out.what = other
 		return out
 	}
-	out.Path = info.StorePath
+	out.Path, r.narSize = info.StorePath, info.NarSize
 	r.text = b.codec.short(file, info.StorePath)
 	out.warn = b.list(ctx, info, &r)
 	out.set(b.codec.encode(r))
@@ -283,6 +283,7 @@ func (b *builder) add(out *outcome) error {
 	b.all = append(b.all, e)
 	b.stats.Paths++
 	b.stats.Entries += int64(out.head.nodes)
+	b.manifest.NarSize += out.head.narSize
 	if !out.head.listed {
 		b.stats.NoListing++
 	}

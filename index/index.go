@@ -74,6 +74,12 @@ func (ix *Index) StoreDir() string { return ix.g.manifest.StoreDir }
 // path.
 func (ix *Index) Numbering() string { return ix.g.manifest.Numbering }
 
+// Entries returns how many files, directories and symlinks all listings have.
+func (ix *Index) Entries() int64 { return ix.g.manifest.Entries }
+
+// NarSize returns the bytes of all store paths as NARs.
+func (ix *Index) NarSize() int64 { return ix.g.manifest.NarSize }
+
 // Len returns the number of store paths.
 func (ix *Index) Len() int { return ix.g.names.count() }
 
@@ -95,6 +101,12 @@ func (ix *Index) ByHash(hash string) (Entry, bool) {
 		return Entry{}, false
 	}
 	return Entry{ix.g.names.path(i), ix.g.names.numbers[i]}, true
+}
+
+// Named returns the store paths that have the given hash parts, and the hash
+// parts that are of none. All are sorted. The paths may be kept.
+func (ix *Index) Named(hashes []string) (paths []storepath.Path, rest []string) {
+	return ix.g.names.named(hashes)
 }
 
 // Record returns what is known of a store path. The error is fs.ErrNotExist

@@ -3,10 +3,14 @@ package index
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -45,6 +49,113 @@ func UserDir(identity, userCache string) (string, error) {
 		return "", fmt.Errorf("find a place for the index: bad identity %q", identity)
 	}
 	return filepath.Join(userCache, "narvault", "index", identity), nil
+}
+
+// What is kept of indexes in the user's cache directory that were not used last:
+// each is about a hundredth of the cache that it is of.
+const (
+	keptIndexes = 16
+	keptFor     = 90 * 24 * time.Hour
+)
+
+// Prune notes that the index in dir, which UserDir returned, is used now, and
+// removes others beside it that were not used for 90 days, or are not among the
+// 16 that were used last. One that somebody reads or builds stays. It is no error
+// if dir is not there.
+func Prune(dir string) error {
+	now := time.Now()
+	if err := os.Chtimes(dir, now, now); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("use index: %w", err)
+	}
+	all := filepath.Dir(dir)
+	lock, err := lockFileIn(all)
+	if errors.Is(err, errVanished) {
+		return nil // somebody else does it
+	} else if err != nil {
+		return fmt.Errorf("remove old indexes: %w", err)
+	}
+	defer lock.Close()
+	unused, err := unusedIndexes(all, filepath.Base(dir), now)
+	for _, name := range unused {
+		err = errors.Join(err, removeIndex(filepath.Join(all, name)))
+	}
+	if err != nil {
+		return fmt.Errorf("remove old indexes: %w", err)
+	}
+	return nil
+}
+
+// lockFileIn holds the lock of a directory. The error is errVanished if somebody
+// else does.
+func lockFileIn(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := flock(f, syscall.LOCK_EX); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// unusedIndexes returns the names of the indexes that are not to be kept.
+func unusedIndexes(all, keep string, now time.Time) (names []string, err error) {
+	entries, err := os.ReadDir(all)
+	if err != nil {
+		return nil, err
+	}
+	used := make(map[string]time.Time)
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && e.IsDir() && e.Name() != keep {
+			used[e.Name()] = info.ModTime()
+		}
+	}
+	byUse := slices.SortedFunc(maps.Keys(used), func(a, b string) int { return used[b].Compare(used[a]) })
+	for i, name := range byUse {
+		if i >= keptIndexes-1 || now.Sub(used[name]) > keptFor || strings.HasSuffix(name, tempSuffix) {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+// removeIndex removes an index, unless somebody builds or reads it.
+func removeIndex(dir string) error {
+	lock, err := lockFileIn(dir)
+	if errors.Is(err, errVanished) || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	defer lock.Close()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if _, ok := parseGen(e.Name()); !ok {
+			continue
+		}
+		g, err := os.Open(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return err
+		}
+		defer g.Close() // with its lock, when the index is gone
+		if flock(g, syscall.LOCK_EX) != nil {
+			return nil
+		}
+	}
+	if !strings.HasSuffix(dir, tempSuffix) {
+		// Who opened a file in it just now sees that it is gone.
+		if err := os.Rename(dir, dir+tempSuffix); err != nil {
+			return err
+		}
+		dir += tempSuffix
+	}
+	return os.RemoveAll(dir)
 }
 
 // Suits reports whether Badger can live in the index directory dir, which need

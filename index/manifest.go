@@ -34,7 +34,7 @@ const (
 )
 
 const (
-	formatVersion = 1
+	formatVersion = 2
 	maxManifest   = 16 << 20
 	maxCurrent    = 256
 )
@@ -51,6 +51,7 @@ type manifest struct {
 	Paths      int       `json:"paths"`
 	NamesSize  int       `json:"namesSize"` // bytes of the table, unpacked
 	Entries    int64     `json:"entries"`   // in all listings
+	NarSize    int64     `json:"narSize"`   // bytes of all NARs
 	Files      []file    `json:"files"`
 }
 

@@ -54,6 +54,32 @@ func (n *names) find(hash string) (int, bool) {
 	return i, i < n.count() && strings.HasPrefix(string(n.path(i)), hash)
 }
 
+// named splits hash parts, which are sorted, into the paths they are of and the
+// others.
+func (n *names) named(hashes []string) (paths []storepath.Path, rest []string) {
+	few := len(hashes) < n.count()/4
+	paths = make([]storepath.Path, 0, min(len(hashes), n.count()))
+	at := 0 // all before it have smaller hash parts
+	for _, hash := range hashes {
+		if few {
+			at, _ = n.find(hash)
+		}
+		for at < n.count() && n.path(at).Hash() < hash {
+			at++
+		}
+		if at == n.count() || n.path(at).Hash() != hash {
+			rest = append(rest, hash)
+			continue
+		}
+		p := string(n.path(at))
+		if few {
+			p = strings.Clone(p) // lest it keep the whole table in memory
+		}
+		paths = append(paths, storepath.Path(p))
+	}
+	return paths, rest
+}
+
 // number returns the number of a path.
 func (n *names) number(p storepath.Path) (uint32, bool) {
 	i, ok := n.find(string(p))

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/cespare/xxhash/v2"
@@ -49,6 +50,7 @@ func (r *Record) Listing() (*nar.Listing, error) {
 //	          that follows here
 //	kind      1 byte: kindPath, or kindDamaged when the narinfo is damaged
 //	sum       16 bytes: the first of the SHA-256 of the narinfo file
+//	narSize   varint: bytes of the NAR; 0 if the narinfo is damaged
 //	nodes     varint: entries of the listing
 //	sizes     4 varints: of text, reason, layout, listing
 //	contents  these four, packed together by zpack
@@ -65,10 +67,11 @@ type record struct {
 
 // A head is what can be read of a record without unpacking it.
 type head struct {
-	kind   byte
-	sum    [16]byte
-	nodes  int
-	listed bool // set by readHead only
+	kind    byte
+	sum     [16]byte
+	narSize int64
+	nodes   int
+	listed  bool // set by readHead only
 }
 
 const (
@@ -161,6 +164,7 @@ func (c *codec) encode(r record) []byte {
 	b := make([]byte, headSize, 512)
 	b[checksumSize] = r.kind
 	copy(b[checksumSize+1:], r.sum[:])
+	b = binary.AppendUvarint(b, uint64(r.narSize))
 	b = binary.AppendUvarint(b, uint64(r.nodes))
 	size := 0
 	for _, n := range []int{len(r.text), len(r.reason), len(r.layout), len(r.listing)} {
@@ -212,18 +216,18 @@ func readHead(value []byte) (h head, sizes [4]int, packed []byte, ok bool) {
 	}
 	h.kind, h.sum = value[checksumSize], [16]byte(value[checksumSize+1:])
 	rest, sum := value[headSize:], uint64(0)
-	number := func() int {
+	number := func(limit uint64) uint64 {
 		v, n := binary.Uvarint(rest)
-		if n <= 0 || v > maxContents {
+		if n <= 0 || v > limit {
 			rest, sum = nil, maxContents+1
 			return 0
 		}
 		rest = rest[n:]
-		return int(v)
+		return v
 	}
-	h.nodes = number()
+	h.narSize, h.nodes = int64(number(math.MaxInt64)), int(number(maxContents))
 	for i := range sizes {
-		sizes[i] = number()
+		sizes[i] = int(number(maxContents))
 		sum += uint64(sizes[i])
 	}
 	h.listed = sizes[3] > 0

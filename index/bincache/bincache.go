@@ -124,15 +124,25 @@ func (c *Cache) Hashes() ([]string, error) {
 		return nil, fmt.Errorf("list binary cache: %w", err)
 	}
 	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return nil, fmt.Errorf("list binary cache: %w", err)
-	}
-	hashes := names[:0]
-	for _, name := range names {
-		if hash, ok := strings.CutSuffix(name, narInfoExt); ok && storepath.ValidHash(hash) {
-			hashes = append(hashes, hash)
+	// One string has them all: a cache may hold very many, and other files.
+	var text strings.Builder
+	for {
+		names, err := dir.Readdirnames(1024)
+		for _, name := range names {
+			if hash, ok := strings.CutSuffix(name, narInfoExt); ok && storepath.ValidHash(hash) {
+				text.WriteString(hash)
+			}
 		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list binary cache: %w", err)
+		}
+	}
+	hashes := make([]string, text.Len()/storepath.HashLen)
+	for i := range hashes {
+		hashes[i] = text.String()[i*storepath.HashLen : (i+1)*storepath.HashLen]
 	}
 	slices.Sort(hashes)
 	return hashes, nil
