@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -32,6 +33,7 @@ type Export struct {
 	cache   *bincache.Cache
 	records []exportRecord
 	size    int64
+	sum     [32]byte
 
 	open archiveSet
 }
@@ -71,14 +73,24 @@ func (b *Backup) NewExport(paths []storepath.Path) (*Export, error) {
 		return nil, fmt.Errorf("export: %w", err)
 	}
 	e := &Export{cache: b.Cache}
+	h := sha256.New()
 	for _, p := range order {
 		r := exportRecord{info: infos[p], start: e.size}
-		e.size = r.trailer() + int64(len(exportTrailer(r.info)))
+		trailer := exportTrailer(r.info)
+		e.size = r.trailer() + int64(len(trailer))
 		e.records = append(e.records, r)
+		h.Write(r.info.NarHash[:])
+		h.Write(exportWord(uint64(len(trailer))))
+		h.Write(trailer)
 	}
 	e.size += 8
+	h.Sum(e.sum[:0])
 	return e, nil
 }
+
+// Sum returns a hash of all that the content depends on: two streams with the
+// same one are alike.
+func (e *Export) Sum() [32]byte { return e.sum }
 
 // PathClosure returns store paths with all that they refer to, through the
 // References of their narinfos, sorted. A path that the cache lacks is a

@@ -62,8 +62,18 @@ func publishIndex(ctx context.Context, dir string, o bincache.Options) (warning 
 	if index.Suits(own, true) != nil {
 		return "" // whoever mounts the backup makes one elsewhere
 	}
-	if _, err := b.BuildIndex(ctx, own, false, index.BuildOptions{}); err != nil {
+	var damaged error
+	_, err = b.BuildIndex(ctx, own, false, index.BuildOptions{Warn: func(err error) {
+		var damage *index.DamageError
+		if errors.As(err, &damage) { // what is wrong in the cache was said by the run
+			damaged = err
+		}
+	}})
+	switch {
+	case err != nil:
 		return fmt.Sprintf("the index could not be brought up to date (\"narvault index %s\" does it later): %v", dir, err)
+	case damaged != nil:
+		return fmt.Sprintf("the index was built anew: %v", damaged)
 	}
 	return ""
 }
@@ -87,45 +97,53 @@ func (l *Live) UseIndex() error {
 	if err != nil {
 		return err
 	}
-	dir, own := l.path(indexDir), true
-	if l.foreign || !usable(dir, id) {
-		own = false
-		if dir, err = l.userIndexDir(); err != nil {
-			return err
-		}
-		if err := index.Suits(dir, false); err != nil {
-			return err
-		}
+	o := index.LiveOptions{Options: index.Options{Cache: id}, Warn: l.warn}
+	if live := l.ownIndex(o); live != nil {
+		l.index = &indexReader{dir: l.path(indexDir), own: true, warn: l.warn, live: live}
+		return nil
 	}
-	l.index = &indexReader{dir: dir, own: own, warn: l.warn, live: index.NewLive(dir, index.LiveOptions{
-		Options: index.Options{Cache: id}, Warn: l.warn,
-	})}
+	dir, err := l.userIndexDir()
+	if err != nil {
+		return err
+	}
+	if err := index.Suits(dir, false); err != nil {
+		return err
+	}
+	l.index = &indexReader{dir: dir, warn: l.warn, live: index.NewLive(dir, o)}
 	return nil
 }
 
-// usable reports whether there is an index that can be opened.
-func usable(dir, id string) bool {
-	if index.Suits(dir, false) != nil {
-		return false
+// ownIndex opens the index that the backup keeps; nil if it has none, or none
+// that can be used here, which is said if it is damaged.
+func (l *Live) ownIndex(o index.LiveOptions) *index.Live {
+	dir := l.path(indexDir)
+	if l.foreign || index.Suits(dir, false) != nil {
+		return nil
 	}
-	ix, err := index.Open(dir, index.Options{Cache: id})
-	if err != nil {
-		return false
+	live := index.NewLive(dir, o)
+	ix, err := live.Acquire()
+	if err == nil {
+		ix.Close()
+		return live
 	}
-	ix.Close()
-	return true
+	live.Close()
+	if !errors.Is(err, fs.ErrNotExist) {
+		l.warn(fmt.Errorf("%w; an index in your own cache directory is used until the next backup, or \"narvault index\", makes a new one", err))
+	}
+	return nil
 }
 
 // TendIndex does what the index in use needs, and may take long: one that
 // every backup brings up to date is read and verified, the one in the user's
-// cache directory is built, or brought up to date.
+// cache directory is built, or brought up to date. Indexes of other caches there
+// that nobody used for long are removed.
 func (l *Live) TendIndex(ctx context.Context) error {
 	if l.index == nil {
 		return nil
 	}
 	if !l.index.own {
 		_, err := l.BuildIndex(ctx, l.index.dir, false, index.BuildOptions{})
-		return err
+		return errors.Join(err, index.Prune(l.index.dir))
 	}
 	ix, err := l.index.live.Acquire()
 	if err != nil {
@@ -133,6 +151,13 @@ func (l *Live) TendIndex(ctx context.Context) error {
 	}
 	defer ix.Close()
 	return ix.Verify(ctx)
+}
+
+// IndexGeneration returns the name of the generation of the index that is in use,
+// "" if there is none.
+func (l *Live) IndexGeneration() (name string) {
+	l.index.with(func(ix *index.Index) { name = fmt.Sprintf("gen-%d", ix.Generation()) })
+	return name
 }
 
 // CloseIndex lets go of the index.
@@ -158,21 +183,15 @@ func (r *indexReader) with(use func(*index.Index)) bool {
 	return true
 }
 
-// named moves the hash parts whose store path the index knows from hashes to
-// found, and returns the rest.
-func (r *indexReader) named(hashes []string, found func(hash string, p storepath.Path)) (rest []string) {
+// named returns the store paths of the hash parts that the index knows, and the
+// other hash parts. Both hashes and paths are sorted.
+func (r *indexReader) named(hashes []string) (found []storepath.Path, rest []string) {
 	rest = hashes
-	r.with(func(ix *index.Index) {
-		rest = rest[:0:0]
-		for _, hash := range hashes {
-			if e, ok := ix.ByHash(hash); ok {
-				found(hash, e.Path)
-			} else {
-				rest = append(rest, hash)
-			}
-		}
-	})
-	return rest
+	if len(hashes) == 0 {
+		return nil, nil
+	}
+	r.with(func(ix *index.Index) { found, rest = ix.Named(hashes) })
+	return found, rest
 }
 
 // listing returns the listing of a NAR, and how its container is laid out, if

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/narvault/narvault/index"
@@ -157,7 +158,10 @@ func TestDamagedIndex(t *testing.T) {
 	}
 	for _, file := range files {
 		forEachFlip(t, file, 8, func(int) {
-			l, _ := indexed(t, dir)
+			l, warnings := indexed(t, dir)
+			if l.index.own == (len(*warnings) > 0) {
+				t.Errorf("%s: own index: %v, warnings: %v", file, l.index.own, *warnings)
+			}
 			checkServes(t, l, store, all(store)...)
 			l.CloseIndex()
 		})
@@ -211,5 +215,24 @@ func TestTendIndexFindsDamage(t *testing.T) {
 	var damage *index.DamageError
 	if err := l.TendIndex(t.Context()); !errors.As(err, &damage) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// An index that is damaged is built anew by the next backup, which says so.
+func TestDamagedIndexIsReplaced(t *testing.T) {
+	dir, store, top := published(t)
+	current := filepath.Join(dir, indexDir, "CURRENT")
+	for _, text := range []string{"gen-7 0000\n", "gen-1 " + strings.Repeat("00", 32) + "\n"} {
+		if err := os.WriteFile(current, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		s, err := Run(t.Context(), dir, store, request("r", top))
+		if err != nil || len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "built anew: index ") {
+			t.Errorf("%q: warnings %q, %v", text, s.Warnings, err)
+		}
+		l, warnings := indexed(t, dir)
+		if !l.index.own || len(*warnings) > 0 {
+			t.Errorf("%q: own index: %v, %v", text, l.index.own, *warnings)
+		}
 	}
 }

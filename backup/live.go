@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/narvault/narvault/index/bincache"
@@ -24,12 +26,15 @@ type Live struct {
 	index *indexReader // nil: none
 
 	mu       sync.Mutex
-	listed   stamp                     // of the cache directory when names was read
-	byHash   map[string]storepath.Path // by hash part; "" for a damaged narinfo
-	paths    []storepath.Path
-	summed   []storepath.Path // the paths that narSize is of
-	narSize  int64
-	closures map[ReleaseID]liveClosure
+	listed   stamp                     // guarded by mu: of the cache directory when its narinfos were listed
+	paths    []storepath.Path          // guarded by mu: sorted
+	closures map[ReleaseID]liveClosure // guarded by mu
+
+	// bad are the narinfos that are damaged and whose store path is not known,
+	// by hash part. The map is never modified.
+	bad atomic.Pointer[map[string]*bincache.DamageError]
+
+	usage usageCount
 }
 
 type liveClosure struct {
@@ -37,14 +42,13 @@ type liveClosure struct {
 	paths []storepath.Path
 }
 
-// NewLive returns a live view of b. warn is told once of each damaged narinfo;
-// its store path is not among Paths.
+// NewLive returns a live view of b. warn is told once of each damaged narinfo.
+// Its store path is not among Paths, unless it was known before or an index
+// knows it; Absent says that something is there.
 func NewLive(b *Backup, warn func(error)) *Live {
-	return &Live{
-		Backup: b, warn: warn,
-		byHash:   make(map[string]storepath.Path),
-		closures: make(map[ReleaseID]liveClosure),
-	}
+	l := &Live{Backup: b, warn: warn, closures: make(map[ReleaseID]liveClosure)}
+	l.bad.Store(&map[string]*bincache.DamageError{})
+	return l
 }
 
 // A stamp tells versions of a file or directory apart.
@@ -87,63 +91,135 @@ func (l *Live) Paths() ([]storepath.Path, error) {
 	}
 	current := newStamp(info)
 	if l.listed.proves(current, now) {
-		return l.paths, nil
+		err := l.mended()
+		return l.paths, err
 	}
 	hashes, err := l.Cache.Hashes()
 	if err != nil {
 		return nil, err
 	}
-	changed, err := l.update(hashes)
-	if err != nil {
+	if err := l.update(hashes); err != nil {
 		return nil, err
-	}
-	if changed || l.paths == nil {
-		l.paths = l.sorted()
 	}
 	l.listed = settled(current, now)
 	return l.paths, nil
 }
 
-// update reads the narinfos that are new and forgets those that are gone.
-func (l *Live) update(hashes []string) (changed bool, err error) {
-	for hash := range l.byHash {
-		if _, found := slices.BinarySearch(hashes, hash); !found {
-			delete(l.byHash, hash)
-			changed = true
+// Continues reports whether l is the same backup that other was: the medium may
+// have been away, or be a copy. That is what narvault.json says. Where there is
+// none, it is the same if at least half of the store paths are still there.
+func (l *Live) Continues(other *Live) (bool, error) {
+	if l.config.ID != other.config.ID || l.foreign != other.foreign || l.Cache.StoreDir() != other.Cache.StoreDir() {
+		return false, nil
+	}
+	if l.config.ID != "" {
+		return true, nil
+	}
+	other.mu.Lock()
+	before := other.paths
+	other.mu.Unlock()
+	now, err := l.Paths()
+	if err != nil {
+		return false, err
+	}
+	same := 0
+	for _, p := range before {
+		if _, found := slices.BinarySearch(now, p); found {
+			same++
 		}
 	}
-	fresh := slices.DeleteFunc(hashes, func(hash string) bool {
-		p, known := l.byHash[hash]
-		return known && p != "" // what was damaged may have been mended
-	})
-	fresh = l.index.named(fresh, func(hash string, p storepath.Path) {
-		l.byHash[hash] = p
-		changed = true
-	})
-	err = l.Cache.Scan(context.Background(), fresh, func(info *narinfo.NarInfo) {
-		l.byHash[info.StorePath.Hash()] = info.StorePath
-		changed = true
-	}, l.damaged)
-	return changed, err
+	return 2*same >= len(before), nil
 }
 
-func (l *Live) damaged(d *bincache.DamageError) {
-	hash := hashOfFile(d.File)
-	if _, known := l.byHash[hash]; !known {
-		l.byHash[hash] = ""
-		l.warn(d)
+// Absent returns nil if a store path that is not among Paths is not in the
+// backup, and a *bincache.DamageError if a damaged narinfo may be its.
+func (l *Live) Absent(p storepath.Path) error {
+	if d := (*l.bad.Load())[p.Hash()]; d != nil {
+		return d
 	}
+	return nil
 }
 
-func (l *Live) sorted() []storepath.Path {
-	paths := make([]storepath.Path, 0, len(l.byHash))
-	for _, p := range l.byHash {
-		if p != "" {
-			paths = append(paths, p)
+// update reads the narinfos that are new and forgets those that are gone. It
+// needs mu.
+func (l *Live) update(hashes []string) error {
+	known, fresh := split(l.paths, hashes)
+	found, fresh := l.index.named(fresh)
+	scanned, err := l.scan(fresh)
+	if err != nil {
+		return err
+	}
+	if found = append(found, scanned...); len(found) > 0 {
+		known = slices.Concat(known, found)
+		slices.Sort(known)
+	}
+	l.paths = known
+	return nil
+}
+
+// split returns those of paths whose hash part is among hashes, and the hash
+// parts that are of none; both are sorted. As long as nothing is missing, known
+// is paths itself.
+func split(paths []storepath.Path, hashes []string) (known []storepath.Path, fresh []string) {
+	if len(paths) == 0 {
+		return nil, hashes
+	}
+	gone := false
+	for i, p := range paths {
+		for len(hashes) > 0 && hashes[0] < p.Hash() {
+			fresh, hashes = append(fresh, hashes[0]), hashes[1:]
+		}
+		there := len(hashes) > 0 && hashes[0] == p.Hash()
+		if there {
+			hashes = hashes[1:]
+		} else if !gone {
+			known, gone = slices.Clone(paths[:i]), true
+		}
+		if there && gone {
+			known = append(known, p)
 		}
 	}
-	slices.Sort(paths)
-	return paths
+	if !gone {
+		known = paths
+	}
+	return known, append(fresh, hashes...)
+}
+
+// scan reads narinfos, and notes those that are damaged. It needs mu.
+func (l *Live) scan(hashes []string) (found []storepath.Path, err error) {
+	bad := make(map[string]*bincache.DamageError)
+	before := *l.bad.Load()
+	err = l.Cache.Scan(context.Background(), hashes, func(info *narinfo.NarInfo) {
+		found = append(found, info.StorePath)
+	}, func(d *bincache.DamageError) {
+		hash := hashOfFile(d.File)
+		if bad[hash] = d; before[hash] == nil {
+			l.warn(d)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.bad.Store(&bad)
+	return found, nil
+}
+
+// maxRetried is how many damaged narinfos are read again and again.
+const maxRetried = 100
+
+// mended looks whether damaged narinfos are good now: mending one in its place
+// does not change the directory. It needs mu.
+func (l *Live) mended() error {
+	bad := *l.bad.Load()
+	if len(bad) == 0 || len(bad) > maxRetried {
+		return nil
+	}
+	found, err := l.scan(slices.Sorted(maps.Keys(bad)))
+	if err == nil && len(found) > 0 {
+		l.paths = slices.Concat(l.paths, found)
+		slices.Sort(l.paths)
+	}
+	return err
 }
 
 // Closure is Backup.Closure, read again only when the file changed.
@@ -171,27 +247,4 @@ func (l *Live) Closure(id ReleaseID) ([]storepath.Path, error) {
 	l.closures[id] = liveClosure{stamp: settled(current, now), paths: paths}
 	l.mu.Unlock()
 	return paths, nil
-}
-
-// NarSize returns the bytes of all store paths as NARs. It reads all narinfos,
-// but only again when store paths came or went.
-func (l *Live) NarSize(ctx context.Context) (int64, error) {
-	paths, err := l.Paths()
-	if err != nil {
-		return 0, err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !sameSlice(paths, l.summed) {
-		totals, _, err := l.Totals(ctx)
-		if err != nil {
-			return 0, err
-		}
-		l.summed, l.narSize = paths, totals.NarSize
-	}
-	return l.narSize, nil
-}
-
-func sameSlice(a, b []storepath.Path) bool {
-	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }

@@ -127,3 +127,96 @@ func TestLiveClosure(t *testing.T) {
 		t.Errorf("after a removal: %v", err)
 	}
 }
+
+// What is there and cannot be read is not absent; when it was mended in its
+// place, it is seen.
+func TestLiveDamaged(t *testing.T) {
+	dir, _, top := backedUp(t, "zstd")
+	name := filepath.Join(dir, cacheDir, top.Hash()+".narinfo")
+	good, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(data []byte) {
+		if err := os.WriteFile(name, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write([]byte("broken"))
+	long := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(filepath.Join(dir, cacheDir), long, long); err != nil {
+		t.Fatal(err)
+	}
+	l, _ := openLive(t, dir)
+	var damage *bincache.DamageError
+	for range 2 {
+		if got := l.mustPaths(t); len(got) != 2 || !errors.As(l.Absent(top), &damage) {
+			t.Errorf("%d paths, %s: %v", len(got), top, l.Absent(top))
+		}
+	}
+	if err := l.Absent("00000000000000000000000000000000-x"); err != nil {
+		t.Errorf("what is not there: %v", err)
+	}
+	write(good)
+	if got := l.mustPaths(t); len(got) != 3 || !slices.IsSorted(got) || l.Absent(top) != nil {
+		t.Errorf("mended: %v, %v", got, l.Absent(top))
+	}
+}
+
+// Numbers for df come at once, without an index after they were counted.
+func TestLiveUsage(t *testing.T) {
+	dir, store, _ := published(t)
+	var want Usage
+	for _, info := range store.infos {
+		want.NarSize += info.NarSize
+	}
+	l, _ := openLive(t, dir)
+	for {
+		if u, err := l.Usage(); err != nil {
+			t.Fatal(err)
+		} else if u == want {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	want.Entries = 5 // two directories with one file each, and a file
+	l, _ = indexed(t, dir)
+	if u, err := l.Usage(); err != nil || u != want {
+		t.Errorf("with index: %v, want %v (%v)", u, want, err)
+	}
+}
+
+// What is where a backup was is the same one if it has the same id, or, without
+// one, mostly the same store paths.
+func TestLiveContinues(t *testing.T) {
+	dir, _, _ := backedUp(t, "zstd")
+	other, _, _ := backedUp(t, "zstd")
+	open := func(dir string) *Live {
+		l, _ := openLive(t, dir)
+		l.mustPaths(t)
+		return l
+	}
+	ask := func(name string, l, before *Live, want bool) {
+		t.Helper()
+		if got, err := l.Continues(before); err != nil || got != want {
+			t.Errorf("%s: %v, %v; want %v", name, got, err, want)
+		}
+	}
+	a, b := open(dir), open(other)
+	ask("itself", open(dir), a, true)
+	ask("another backup", b, a, false)
+	c := filepath.Join(dir, cacheDir)
+	before := open(c)
+	ask("a cache and a backup", before, a, false)
+	ask("a cache", open(c), before, true)
+	names, err := filepath.Glob(c + "/*.narinfo")
+	if err != nil || len(names) != 3 {
+		t.Fatal(names, err)
+	}
+	for i, name := range names[:2] {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+		ask("less and less of it", open(c), before, i == 0)
+	}
+}
