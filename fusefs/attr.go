@@ -23,8 +23,15 @@ const (
 // keep returns how long the attributes of n, and names in n if it is a
 // directory, may be kept.
 func keep(n node) time.Duration {
-	stream := n.number() != 0 && (n.view() == viewExportPaths || n.view() == viewExportStreams)
-	if n.view() == viewFixed || n.inPath() || stream {
+	switch n.view() {
+	case viewFixed:
+		return forever
+	case viewExportPaths, viewExportStreams, viewSelf:
+		if n.number() != 0 { // another version is another node
+			return forever
+		}
+	}
+	if n.inPath() {
 		return forever
 	}
 	return brief

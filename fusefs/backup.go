@@ -34,8 +34,8 @@ type HashedTree interface {
 }
 
 // Stream is what nix-store --import reads, made while it is read. Its size is
-// exact and its content depends on nothing but the store paths it exports. The
-// methods follow the same rules as those of Tree.
+// exact, and its content is the same as long as it is open. The methods follow
+// the same rules as those of Tree.
 type Stream interface {
 	io.ReaderAt
 	Size() int64
@@ -75,7 +75,7 @@ type Backup interface {
 // Usage is what a backup holds, for statfs(2) and df(1).
 type Usage struct {
 	Bytes int64 // size of all contents
-	Files int64 // number of files
+	Files int64 // number of files, directories and symlinks; 0 if that is not known
 }
 
 // UsageReporter is implemented by a Backup that knows, without work, how much

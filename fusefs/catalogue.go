@@ -211,10 +211,24 @@ func missing(nums []int, cur *members) (gone []int) {
 	return gone
 }
 
-// holds reports whether the backup held p when store was last called.
+// holds reports whether the backup held p, good or damaged, when store was last
+// called.
 func (c *catalogue) holds(p storepath.Path) bool {
 	n, ok := c.paths.number(p)
-	return ok && c.held.Load().has(n)
+	return ok && c.held.Load().has(n) || c.absent(p) != nil
+}
+
+// absent returns nil if p, which is not in store/, is not in the backup, and an
+// error if that cannot be told.
+func (c *catalogue) absent(p storepath.Path) error {
+	prover, ok := c.backup.(AbsenceProver)
+	if !ok {
+		return nil
+	}
+	if err := prover.Absent(p); err != nil {
+		return &backupError{err}
+	}
+	return nil
 }
 
 // projectNames returns the members of releases/: the numbers of all projects.
@@ -401,20 +415,6 @@ func (c *catalogue) releaseGone(id ReleaseID, num int) bool {
 	c.releaseList.expire()
 	m, err := c.project(project)
 	return errors.Is(err, errNoNode) || err == nil && !m.has(num)
-}
-
-// version returns the version of a release's list that was read last, without
-// reading it.
-func (c *catalogue) version(num int) int {
-	c.mu.Lock()
-	l, ok := c.closures[num]
-	c.mu.Unlock()
-	if !ok {
-		return 0
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.dir.version
 }
 
 // validName reports whether a directory can have an entry of that name.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 )
 
 // maxDamage is how many different errors .narvault/errors has.
@@ -90,7 +91,7 @@ func field(text string) string {
 		return "-"
 	}
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if !unicode.IsPrint(r) { // C1 controls and marks that turn text round, too
 			return '?'
 		}
 		return r

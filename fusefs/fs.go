@@ -28,6 +28,7 @@ type fileSystem struct {
 	trees    handles[*tree]
 	contents contents
 	streams  handles[*stream]
+	exports  exportVersions
 	views    map[int]viewPair // those below viewReleases
 	release  viewPair         // all others
 	owner    fuse.Owner
@@ -55,7 +56,11 @@ func newFileSystem(b Backup, o Options) (*fileSystem, error) {
 		owner:    fuse.Owner{Uid: uint32(syscall.Getuid()), Gid: uint32(syscall.Getgid())},
 		errors:   errorLog{logf: o.Logf},
 		damage:   damageList{now: time.Now},
+		exports:  exportVersions{now: time.Now},
 		since:    time.Now(),
+	}
+	if r, ok := b.(Replacer); ok {
+		r.OnReplace(f.dropOpen)
 	}
 	if l, ok := b.(Locator); ok {
 		f.damage.locate = l.Locate
@@ -164,6 +169,12 @@ func (f *fileSystem) fail(op string, n node, name string, err error) fuse.Status
 		f.damage.add(object, err)
 	}
 	return errno(err)
+}
+
+// dropOpen closes what is open of the backup, as soon as nobody uses it.
+func (f *fileSystem) dropOpen() {
+	f.trees.drop()
+	f.streams.drop()
 }
 
 // pathOf names a node, and an entry of it, in messages.
@@ -330,8 +341,8 @@ func (f *fileSystem) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.Statf
 	out.Files = uint64(len(f.cat.held.Load().nums))
 	if r, ok := f.backup.(UsageReporter); ok {
 		if u, err := r.Usage(); err == nil {
-			out.Blocks = uint64(u.Bytes+blockSize-1) / blockSize
-			out.Files = uint64(u.Files)
+			out.Blocks = uint64(max(u.Bytes, 0)+blockSize-1) / blockSize
+			out.Files = max(out.Files, uint64(max(u.Files, 0)))
 		}
 	}
 	return fuse.OK

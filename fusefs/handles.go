@@ -154,6 +154,11 @@ func (h *handles[V]) replace(e, n *handle[V]) {
 		h.mu.Unlock()
 		return
 	}
+	if e.spent { // dropped meanwhile, so n may be of no use either
+		h.mu.Unlock()
+		n.v.Close()
+		return
+	}
 	e.spent = true
 	h.byKey[e.key] = n
 	h.cost += n.cost - e.cost
@@ -168,9 +173,11 @@ func (h *handles[V]) replace(e, n *handle[V]) {
 func (h *handles[V]) opened(e *handle[V]) {
 	h.mu.Lock()
 	e.took = time.Since(e.born)
-	if e.err != nil {
+	switch {
+	case e.spent: // dropped meanwhile
+	case e.err != nil:
 		delete(h.byKey, e.key)
-	} else {
+	default:
 		h.cost += e.cost
 	}
 	close(e.ready)
@@ -234,6 +241,44 @@ func (h *handles[V]) sweep() {
 	if h.sweeps {
 		time.AfterFunc(next, h.sweep)
 	}
+	h.mu.Unlock()
+	closeAll(old)
+}
+
+// offer takes over something that was opened for key, unless that is open.
+func (h *handles[V]) offer(key node, v V) {
+	h.mu.Lock()
+	_, have := h.byKey[key]
+	if !have {
+		e := &handle[V]{key: key, ready: make(chan struct{}), v: v, born: time.Now(), users: 1}
+		close(e.ready)
+		if h.byKey == nil {
+			h.byKey = make(map[node]*handle[V])
+		}
+		h.byKey[key] = e
+		defer h.release(e)
+	}
+	h.mu.Unlock()
+	if have {
+		v.Close()
+	}
+}
+
+// drop closes everything, what is in use or being opened when its user is done.
+// Who asks next opens it anew.
+func (h *handles[V]) drop() {
+	h.mu.Lock()
+	var old []*handle[V]
+	for key, e := range h.byKey {
+		delete(h.byKey, key)
+		e.spent = true
+		if e.elem != nil {
+			h.unused.Remove(e.elem)
+			e.elem = nil
+			old = append(old, e)
+		}
+	}
+	h.cost = 0
 	h.mu.Unlock()
 	closeAll(old)
 }

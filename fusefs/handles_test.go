@@ -62,6 +62,23 @@ func TestHandlesBoundCost(t *testing.T) {
 	}
 }
 
+// What is dropped is closed when nobody uses it, and opened anew for the next.
+func TestHandlesDrop(t *testing.T) {
+	h, opened, closed := testHandles(100, 100)
+	touch(t, h, 4)
+	used, err := h.acquire(5)
+	must(t, err)
+	h.drop()
+	if n, cost := h.size(); n != 0 || cost != 0 || closed.Load() != 1 {
+		t.Errorf("%d open at %d, %d closed; want none, and the unused one closed", n, cost, closed.Load())
+	}
+	touch(t, h, 5)
+	h.release(used)
+	if n, cost := h.size(); n != 1 || cost != 5 || closed.Load() != 2 || *opened != 3 {
+		t.Errorf("%d open at %d, %d opened, %d closed; want one of 3, two closed", n, cost, *opened, closed.Load())
+	}
+}
+
 func TestHandlesInUseStay(t *testing.T) {
 	h, _, closed := testHandles(1, 1000)
 	a, err := h.acquire(1)

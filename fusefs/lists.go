@@ -17,6 +17,7 @@ func (f *fileSystem) storeDir() *listDir {
 		number:  f.pathNumber,
 		child:   f.pathRoot,
 		guess:   func(n node, num int) node { return pack(n.view(), num, 0) },
+		absent:  func(name string) error { return f.cat.absent(storepath.Path(name)) },
 		self:    func(node) string { return "store" },
 	}
 }
@@ -24,6 +25,7 @@ func (f *fileSystem) storeDir() *listDir {
 // releaseDir is releases/<project>/<name>/: the store paths of one release.
 func (f *fileSystem) releaseDir() *listDir {
 	d := f.storeDir()
+	d.absent = nil
 	d.up = func(n node) (node, error) { return f.projectOf(n.release()) }
 	d.members = func(n node) (*members, error) { return f.cat.release(n.release()) }
 	d.self = func(n node) string { return "releases/" + f.releaseName(n.release()) }
@@ -34,7 +36,8 @@ func (f *fileSystem) releaseDir() *listDir {
 func (f *fileSystem) exportPathsDir() *listDir {
 	d := f.storeDir()
 	d.up = func(node) (node, error) { return nodeExports, nil }
-	d.child = func(n node, num int) (node, error) { return d.guess(n, num), nil }
+	d.child = func(_ node, num int) (node, error) { return f.currentStream(viewExportPaths, num) }
+	d.guess = func(_ node, num int) node { return f.lastStream(viewExportPaths, num) }
 	d.suffix, d.typ = closureSuffix, syscall.S_IFREG
 	d.self = func(node) string { return "exports/store" }
 	return d
@@ -75,23 +78,11 @@ func (f *fileSystem) projectDir() *listDir {
 // exportsDir is exports/releases/<project>/: a stream for each release.
 func (f *fileSystem) exportsDir() *listDir {
 	d := f.projectDir()
-	d.child = f.releaseStream
-	d.guess = func(_ node, num int) node { return pack(viewExportStreams, num, min(f.cat.version(num), maxEntry)) }
+	d.child = func(_ node, num int) (node, error) { return f.currentStream(viewExportStreams, num) }
+	d.guess = func(_ node, num int) node { return f.lastStream(viewExportStreams, num) }
 	d.suffix, d.typ = closureSuffix, syscall.S_IFREG
 	d.self = func(n node) string { return "exports/releases/" + f.projectName(n.number()) }
 	return d
-}
-
-// releaseStream returns the node of a release's stream as the release is now.
-func (f *fileSystem) releaseStream(_ node, num int) (node, error) {
-	m, err := f.cat.release(num)
-	if err != nil {
-		return 0, err
-	}
-	if m.version > maxEntry {
-		return 0, errTooMany
-	}
-	return pack(viewExportStreams, num, m.version), nil
 }
 
 // projectOf returns the directory below releases/ that a release is in.

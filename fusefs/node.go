@@ -15,7 +15,7 @@ import "fmt"
 //	viewStore         0                0: store/
 //	                  path             entry of the path's listing: below store/; files and symlinks of all views
 //	viewExportPaths   0                0: exports/store/
-//	                  path             0: exports/store/<path>.closure
+//	                  path             version: exports/store/<path>.closure
 //	viewExports       0                0: exports/releases/
 //	                  project          0: exports/releases/<project>/
 //	viewExportStreams release          version: exports/releases/<project>/<name>.closure

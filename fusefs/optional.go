@@ -64,6 +64,32 @@ type PathInfoReporter interface {
 	PathInfo(storepath.Path) (PathInfo, error)
 }
 
+// AbsenceProver is implemented by a Backup that may hold store paths which it
+// cannot list, because what would tell their names is damaged.
+type AbsenceProver interface {
+	// Absent returns nil if a store path that Paths lacks is not in the backup,
+	// and why that is not certain if it is not. It is asked for each name that
+	// somebody looks for in vain, so it must be fast.
+	Absent(storepath.Path) error
+}
+
+// Replacer is implemented by a Backup whose medium may be replaced while it is
+// mounted.
+type Replacer interface {
+	// OnReplace sets the function that is called, in no request, when what was
+	// opened before is of no use any more: it is closed and opened anew. It is
+	// called once, before the first request.
+	OnReplace(drop func())
+}
+
+// HashedStream is implemented by a Stream that knows what it consists of. Without
+// it, the stream of a store path must never change, and that of a release only
+// if its closure does.
+type HashedStream interface {
+	// Sum is a hash of all that the content of the stream depends on.
+	Sum() [32]byte
+}
+
 // Place is where damage is: in which file of the backup, which block of it, and
 // at what offset in bytes. What is not known is "" or -1.
 type Place struct {

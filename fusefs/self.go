@@ -40,9 +40,13 @@ type version struct {
 	mtime  time.Time
 }
 
-// keptVersions is how many versions of a file can be read: more than pass
-// while somebody opens and reads it.
-const keptVersions = 4
+// What is kept of the versions of a file, so that who has one open can read it:
+// at least a few, and all that this many bytes hold. With somebody who looks at
+// the status all the time, these are the versions of some minutes.
+const (
+	keptVersions = 4
+	keptBytes    = 1 << 20
+)
 
 func (f *fileSystem) selfView() *selfView {
 	return &selfView{f: f, files: []*selfFile{
@@ -73,10 +77,21 @@ func (s *selfFile) current(c *clock) *version {
 		v.number = (newest.number + 1) & maxEntry
 	}
 	s.last = append(s.last, v)
-	if len(s.last) > keptVersions {
-		s.last = slices.Delete(s.last, 0, 1)
-	}
+	s.forget()
 	return v
+}
+
+// forget drops versions that are too old. Needs mu.
+func (s *selfFile) forget() {
+	size := 0
+	for _, v := range s.last {
+		size += len(v.text)
+	}
+	n := 0
+	for ; len(s.last)-n > keptVersions && size > keptBytes; n++ {
+		size -= len(s.last[n].text)
+	}
+	s.last = slices.Delete(s.last, 0, n)
 }
 
 // version returns one of the last versions.

@@ -117,6 +117,7 @@ type listDir struct {
 	child   func(n node, num int) (node, error)
 	guess   func(n node, num int) node // child, without opening anything
 	typ     uint32                     // of all members; 0 when they differ
+	absent  func(name string) error    // nil: what is no member is not there
 	self    func(n node) string        // path of the directory itself
 }
 
@@ -149,6 +150,9 @@ func (d *listDir) lookup(n node, name string) (node, error) {
 				err = errNoName // it went away after the list was read
 			}
 			return child, err
+		}
+		if d.absent != nil {
+			return 0, cmpErr(d.absent(name), errNoName)
 		}
 	}
 	return 0, errNoName

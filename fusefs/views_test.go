@@ -244,7 +244,9 @@ func TestSelf(t *testing.T) {
 	f := testFS(t, b, Options{Name: "the backup"})
 	big, _ := f.walk(t, "store/"+string(samplePath)+"/big")
 	b.memBackup.do(func() {
-		b.fault = func(storepath.Path, int64, int) error { return errors.New("read block 7 of x: odd\nmessage") }
+		b.fault = func(storepath.Path, int64, int) error {
+			return errors.New("read block 7 of x: odd\nmes\u009bsa\u202ege")
+		}
 	})
 	for range 2 {
 		if _, status := f.testRead(big, 0, 10); status != fuse.EIO {
@@ -276,30 +278,38 @@ func TestSelf(t *testing.T) {
 	if _, err := time.Parse(time.RFC3339, fields[0]); err != nil {
 		t.Error(err)
 	}
-	if got, want := strings.Join(fields[1:], "|"), "2|store/"+string(samplePath)+"/big|nar/x.nar|7|7000|read block 7 of x: odd?message"; got != want {
+	if got, want := strings.Join(fields[1:], "|"), "2|store/"+string(samplePath)+"/big|nar/x.nar|7|7000|read block 7 of x: odd?mes?sa?ge"; got != want {
 		t.Errorf("errors: %q, want %q", got, want)
 	}
 }
 
 // Who has a file of .narvault/ open goes on reading that version of it.
 func TestSelfVersions(t *testing.T) {
-	n := 0
-	s := &selfFile{name: "x", text: func() []byte { n++; return fmt.Appendf(nil, "version %d", n/2) }}
+	n, size := 0, 0
+	s := &selfFile{name: "x", text: func() []byte { n++; return fmt.Appendf(make([]byte, size), "version %d", n/2) }}
 	now := time.Unix(1000, 0)
 	c := &clock{now: func() time.Time { return now }}
 	old := s.current(c)
 	if s.current(c) != old {
 		t.Error("made anew at once")
 	}
-	for i := 1; i < 2*keptVersions; i++ {
+	for i := 1; i < 500; i++ {
 		now = now.Add(time.Second)
 		v := s.current(c)
 		if i == 1 && (v == old || !v.mtime.After(old.mtime)) {
 			t.Error("a new content is no new version")
 		}
 	}
-	if _, err := s.version(old.number); !errors.Is(err, errNoNode) {
-		t.Errorf("an old version: %v", err)
+	if v, err := s.version(old.number); err != nil || v != old {
+		t.Errorf("a version of some minutes ago: %v", err)
+	}
+	size = keptBytes / keptVersions
+	for range 4 * keptVersions {
+		now = now.Add(time.Second)
+		s.current(c)
+	}
+	if _, err := s.version(old.number); !errors.Is(err, errNoNode) || len(s.last) != keptVersions {
+		t.Errorf("a version before %d large ones: %v; %d are kept", 2*keptVersions, err, len(s.last))
 	}
 	if v, err := s.version(s.current(c).number); err != nil || v != s.current(c) {
 		t.Errorf("the newest version: %v, %v", v, err)

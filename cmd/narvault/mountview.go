@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/narvault/narvault/backup"
 	"github.com/narvault/narvault/fusefs"
@@ -24,12 +25,28 @@ type mountView struct {
 	options bincache.Options
 	warn    func(error) // of what happens to the backup
 
-	endIndexing context.CancelFunc
-	indexing    sync.WaitGroup
+	drop func() // closes what the mount has open
 
-	mu  sync.Mutex
-	cur *session // guarded by mu
+	work    context.Context // of what goes on in the background
+	endWork context.CancelFunc
+	working sync.WaitGroup
+
+	mu      sync.Mutex
+	cur     *session // guarded by mu
+	refused refusal  // guarded by mu
+	closed  bool     // guarded by mu
 }
+
+// A refusal is why what is at the place of the backup is not it. For a moment,
+// that is not looked at again.
+type refusal struct {
+	err  error
+	at   fs.FileInfo // nil: nothing is there
+	when time.Time
+}
+
+// refusalAge is how long a refusal is not looked at again.
+const refusalAge = time.Second
 
 // A session is the backup while its medium is there. Those of the past are not
 // closed, as they may be in use; the garbage collector does it.
@@ -50,6 +67,10 @@ var (
 	_ fusefs.CacheFiles       = (*mountView)(nil)
 	_ fusefs.PathInfoReporter = (*mountView)(nil)
 	_ fusefs.Locator          = (*mountView)(nil)
+	_ fusefs.AbsenceProver    = (*mountView)(nil)
+	_ fusefs.Replacer         = (*mountView)(nil)
+	_ fusefs.ActivityReporter = (*mountView)(nil)
+	_ fusefs.HashedStream     = (*backup.Export)(nil)
 )
 
 // newMountView opens the backup in dir, and brings its index up to date in the
@@ -60,26 +81,31 @@ func newMountView(dir string, limits readLimits, warn func(error)) (*mountView, 
 	if v.cur, err = v.open(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	v.endIndexing = cancel
+	v.work, v.endWork = context.WithCancel(context.Background())
 	cur := v.cur
-	v.indexing.Go(func() { v.tendIndex(ctx, cur) })
+	v.working.Go(func() { v.tendIndex(cur) })
 	return v, nil
 }
 
+// OnReplace sets the function that closes what the mount has open.
+func (v *mountView) OnReplace(drop func()) { v.drop = drop }
+
 // tendIndex checks an index that a backup keeps, and builds the one in the
 // user's cache directory.
-func (v *mountView) tendIndex(ctx context.Context, s *session) {
-	err := s.TendIndex(ctx)
-	if err != nil && ctx.Err() == nil {
+func (v *mountView) tendIndex(s *session) {
+	err := s.TendIndex(v.work)
+	if err != nil && v.work.Err() == nil {
 		v.warn(err)
 	}
 }
 
 // Close closes the backup.
 func (v *mountView) Close() error {
-	v.endIndexing()
-	v.indexing.Wait()
+	v.mu.Lock()
+	v.closed = true
+	v.mu.Unlock()
+	v.endWork()
+	v.working.Wait()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return errors.Join(v.cur.files.Close(), v.cur.CloseIndex(), v.cur.Close())
@@ -112,19 +138,59 @@ func (v *mountView) session() (*session, error) {
 	if v.cur.there() {
 		return v.cur, nil
 	}
+	at, _ := os.Stat(v.cur.Cache.Dir())
+	if v.refused.stands(at) {
+		return nil, v.refused.err
+	}
+	s, err := v.reopen()
+	if err != nil {
+		v.refused = refusal{err: fmt.Errorf("the backup cannot be reached: %v", err), at: at, when: time.Now()}
+		return nil, v.refused.err
+	}
+	v.refused = refusal{}
+	v.replace(s)
+	return s, nil
+}
+
+// stands reports whether the same thing was refused a moment ago.
+func (r *refusal) stands(at fs.FileInfo) bool {
+	if r.err == nil || time.Since(r.when) > refusalAge || (r.at == nil) != (at == nil) {
+		return false
+	}
+	return at == nil || os.SameFile(r.at, at)
+}
+
+// reopen opens what is at the place of the backup now, if it is the same one.
+// It needs mu.
+func (v *mountView) reopen() (*session, error) {
 	s, err := v.open()
 	if err != nil {
-		return nil, fmt.Errorf("the backup cannot be reached: %v", err)
+		return nil, err
 	}
-	if s.Config().ID != v.cur.Config().ID || s.Cache.StoreDir() != v.cur.Cache.StoreDir() {
-		s.files.Close()
-		s.Close()
-		return nil, fmt.Errorf("the backup cannot be reached: another one is at %s now", v.dir)
+	same, err := s.Continues(v.cur.Live)
+	if err == nil && !same {
+		err = fmt.Errorf("another one is at %s now", v.dir)
 	}
+	if err != nil {
+		return nil, errors.Join(err, s.CloseIndex(), s.files.Close(), s.Close())
+	}
+	return s, nil
+}
+
+// replace makes s the session, and looks after its index. It needs mu.
+func (v *mountView) replace(s *session) {
 	v.warn(fmt.Errorf("%s was away, or was replaced: opened anew", v.dir))
 	v.cur.CloseIndex() // who reads it finishes undisturbed
 	v.cur = s
-	return s, nil
+	if v.closed {
+		return
+	}
+	v.working.Go(func() {
+		if v.drop != nil {
+			v.drop() // files of the medium that was there
+		}
+		v.tendIndex(s)
+	})
 }
 
 // there reports whether the directory of the cache is the one that is open.
@@ -213,8 +279,24 @@ func (v *mountView) Usage() (fusefs.Usage, error) {
 	if err != nil {
 		return fusefs.Usage{}, err
 	}
-	bytes, err := s.NarSize(context.Background())
-	return fusefs.Usage{Bytes: bytes}, err
+	u, err := s.Usage()
+	return fusefs.Usage{Bytes: u.NarSize, Files: u.Entries}, err
+}
+
+// Absent says that a damaged narinfo may be the one of a store path.
+func (v *mountView) Absent(p storepath.Path) error {
+	v.mu.Lock()
+	s := v.cur // also while it cannot be reached: that is said of the list
+	v.mu.Unlock()
+	return s.Absent(p)
+}
+
+// Activity tells .narvault/status.json which generation of the index is in use.
+func (v *mountView) Activity() fusefs.Activity {
+	v.mu.Lock()
+	s := v.cur
+	v.mu.Unlock()
+	return fusefs.Activity{Generation: s.IndexGeneration()}
 }
 
 // Jobs returns the roots of a release.
