@@ -47,6 +47,7 @@ const (
 	journalFile   = "nars.journal"
 	cacheDir      = "cache"
 	narDir        = "nar" // below cacheDir
+	logDir        = "log" // below cacheDir
 	releasesDir   = "releases"
 	closureFile   = "closure.txt"
 	releaseFile   = "release.json"

@@ -62,14 +62,7 @@ type selection struct {
 // selectPaths finds out what belongs to a release, and protects it from Nix's
 // garbage collector for as long as the store is open.
 func selectPaths(ctx context.Context, store Store, req *Request) (*selection, error) {
-	args := slices.Compact(slices.Sorted(slices.Values(req.Roots)))
-	if len(args) == 0 {
-		return nil, errors.New("no store path to back up")
-	}
-	if err := store.Lock(ctx, args); err != nil {
-		return nil, err
-	}
-	tops, err := methodRoots(ctx, store, req.Method, args)
+	tops, err := lockTops(ctx, store, req)
 	if err != nil {
 		return nil, err
 	}
@@ -91,8 +84,27 @@ func selectPaths(ctx context.Context, store Store, req *Request) (*selection, er
 			return nil, err
 		}
 	}
+	if req.byRecord() {
+		s.roots = rootsFor(req.Method, req.Record.Roots)
+		return s, nil
+	}
 	s.roots, err = describe(ctx, store, req.Method, tops, s.closure)
 	return s, err
+}
+
+// lockTops returns the paths whose closure is asked for, locked in the store.
+func lockTops(ctx context.Context, store Store, req *Request) ([]storepath.Path, error) {
+	if req.byRecord() {
+		return lockRoots(ctx, store, req.Method, req.Record.Roots)
+	}
+	args := slices.Compact(slices.Sorted(slices.Values(req.Roots)))
+	if len(args) == 0 {
+		return nil, errors.New("no store path to back up")
+	}
+	if err := store.Lock(ctx, args); err != nil {
+		return nil, err
+	}
+	return methodRoots(ctx, store, req.Method, args)
 }
 
 // methodRoots returns the paths whose closure the method asks for: derivations,

@@ -57,6 +57,9 @@ func (r *runner) newRecord() *Release {
 	if r.req.Record != nil {
 		*release = *r.req.Record
 	}
+	if r.req.byRecord() {
+		release.Roots = r.selected.roots
+	}
 	release.Version = FormatVersion
 	release.Project, release.Name = r.req.Release.Project, r.req.Release.Name
 	release.Description = cmp.Or(r.req.Description, release.Description)
@@ -96,8 +99,8 @@ func (b *Backup) Hydra(id ReleaseID) ([]byte, error) {
 	return text, nil
 }
 
-// hydraIs reports whether hydra.json is what is to be written.
+// hydraIs reports whether hydra.json is what is to be written, nil for none.
 func (b *Backup) hydraIs(id ReleaseID, want []byte) bool {
 	have, err := b.Hydra(id)
-	return err == nil && (want == nil || bytes.Equal(have, want))
+	return err == nil && bytes.Equal(have, want)
 }

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -32,6 +33,7 @@ type Release struct {
 	NarSize     int64     `json:"narSize"` // of all paths together, in bytes
 	Source      Source    `json:"source"`
 	Roots       []Root    `json:"roots"`
+	Builds      []Build   `json:"builds,omitempty"` // of Hydra, by id
 
 	// unknown holds the fields of a newer format, which are kept.
 	unknown map[string]json.RawMessage
@@ -48,6 +50,7 @@ type Source struct {
 // what the roots need.
 type Root struct {
 	Job       string         `json:"job"`
+	Jobset    string         `json:"jobset,omitempty"` // Hydra's
 	System    string         `json:"system,omitempty"`
 	Output    string         `json:"output,omitempty"`
 	StorePath storepath.Path `json:"storePath"`
@@ -67,12 +70,9 @@ func (r *Release) UnmarshalJSON(text []byte) error {
 	if err := json.Unmarshal(text, &r.unknown); err != nil {
 		return err
 	}
-	known, err := fields((*plainRelease)(r))
-	if err != nil {
-		return err
-	}
-	for key := range known {
-		delete(r.unknown, key)
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[plainRelease]()) {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		delete(r.unknown, name)
 	}
 	return nil
 }
@@ -90,15 +90,6 @@ func (r Release) MarshalJSON() ([]byte, error) {
 	}
 	b.WriteByte('}')
 	return b.Bytes(), nil
-}
-
-func fields(v any) (map[string]json.RawMessage, error) {
-	text, err := json.Marshal(v)
-	if err != nil {
-		return nil, err
-	}
-	var m map[string]json.RawMessage
-	return m, json.Unmarshal(text, &m)
 }
 
 // ErrNoRelease is wrapped by errors about a release that the backup lacks.
@@ -247,8 +238,8 @@ func formatClosure(paths []storepath.Path, storeDir string) []byte {
 }
 
 // writeRelease records a release whose paths are all durable in the cache. The
-// record that was there is kept as previous/. A nil hydra leaves hydra.json as
-// it is.
+// record that was there is kept as previous/. With a nil hydra, there is no
+// hydra.json.
 func writeRelease(fsys disk.FS, b *Backup, r *Release, closure []storepath.Path, hydra []byte) error {
 	id := ReleaseID{Project: r.Project, Name: r.Name}
 	dir := b.releasePath(id)
@@ -266,10 +257,7 @@ func writeRelease(fsys disk.FS, b *Backup, r *Release, closure []storepath.Path,
 		HydraFile: hydra, closureFile: formatClosure(closure, r.StoreDir), releaseFile: append(text, '\n'),
 	}
 	for _, name := range recordFiles {
-		if content[name] == nil {
-			continue
-		}
-		if err := disk.WriteFile(fsys, filepath.Join(dir, name), content[name]); err != nil {
+		if err := writeOrRemove(fsys, filepath.Join(dir, name), content[name]); err != nil {
 			return fmt.Errorf("record release %s: %w", id, err)
 		}
 	}
@@ -317,17 +305,23 @@ func ignoreDamage(err error) error {
 	return err
 }
 
-// copyPrevious copies a file of a release to previous/, if it is there.
+// copyPrevious copies a file of a release to previous/; if there is none, there
+// is none afterwards.
 func copyPrevious(fsys disk.FS, dir, name string) error {
 	data, err := readRegular(filepath.Join(dir, name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if err := disk.MkdirAll(fsys, dir, filepath.Join(dir, previousDir)); err != nil {
 		return err
 	}
-	return disk.WriteFile(fsys, filepath.Join(dir, previousDir, name), data)
+	return writeOrRemove(fsys, filepath.Join(dir, previousDir, name), data)
+}
+
+// writeOrRemove is WriteFile, or with nil data, the opposite.
+func writeOrRemove(fsys disk.FS, name string, data []byte) error {
+	if data == nil {
+		return fsys.Remove(name)
+	}
+	return disk.WriteFile(fsys, name, data)
 }

@@ -12,12 +12,15 @@ import (
 
 // A Request asks for store paths to be backed up as a release.
 type Request struct {
-	Release      ReleaseID
-	Description  string
-	Record       *Release         // what is known of the release already: roots, source, ...; nil: what the store tells
-	Hydra        []byte           // the content of hydra.json, nil if there is none
-	Method       Method           // "" is Binary
-	Roots        []storepath.Path // in the local store
+	Release     ReleaseID
+	Description string
+	Record      *Release         // what is known of the release already: roots, source, builds, ...; nil: what the store tells
+	Hydra       []byte           // the content of hydra.json, nil if there is none
+	Method      Method           // "" is Binary
+	Roots       []storepath.Path // in the local store; none: those of Record, as the method has them
+	// Logs are files with build logs, by derivation: plain, or compressed as the
+	// end of their name says (.bz2, .zst). Those that can be read go to the cache.
+	Logs         map[storepath.Path]string
 	Compression  string           // "zstd", "none", or "" for what the backup was made with
 	Level        int              // of zstd, 0 for what the backup was made with
 	ForceRealise bool             // with Cached: build the outputs that are not valid

@@ -99,6 +99,9 @@ func (r *runner) write(ctx context.Context) error {
 	if err := r.archive(ctx, b, journal, p); err != nil {
 		return err
 	}
+	if err := r.archiveLogs(ctx, b); err != nil {
+		return err
+	}
 	return r.held.exclusively(ctx, func() error {
 		if err := r.record(b); err != nil {
 			return err
@@ -323,7 +326,7 @@ func (r *runner) compression(b *Backup) (name string, level int) {
 // they are nobody's.
 func sweep(fsys disk.FS, b *Backup, id ReleaseID) error {
 	for _, dir := range []string{
-		b.dir, b.Cache.Dir(), b.cachePath(narDir),
+		b.dir, b.Cache.Dir(), b.cachePath(narDir), b.cachePath(logDir),
 		b.releasePath(id), b.releasePath(id, previousDir),
 	} {
 		names, err := readNames(dir)

@@ -1,0 +1,113 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/narvault/narvault/narread"
+	"github.com/narvault/narvault/narread/storepath"
+)
+
+// logCompressions says how a build log is compressed, by the end of its name.
+var logCompressions = map[string]string{".bz2": "bzip2", ".zst": "zstd", ".xz": "xz", ".gz": "gzip"}
+
+// archiveLogs brings build logs into the cache, where Nix looks for them: as
+// log/<derivation>, not compressed. Logs that are there already stay. A log that
+// cannot be had is a warning: the release is complete without it.
+func (r *runner) archiveLogs(ctx context.Context, b *Backup) error {
+	logs := r.req.Logs
+	if len(logs) == 0 {
+		return nil
+	}
+	var (
+		mu       sync.Mutex
+		warnings []string // guarded by mu
+	)
+	var g errgroup.Group
+	g.SetLimit(parallelSyncs)
+	for _, drv := range sortedKeys(logs) {
+		g.Go(func() error {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			err := r.archiveLog(b, drv, logs[drv])
+			if errors.Is(err, syscall.ENOSPC) {
+				return fmt.Errorf("write build log: %w", err)
+			}
+			if err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				warnings = append(warnings, fmt.Sprintf("build log of %s is left out: %v", drv, err))
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	slices.Sort(warnings)
+	r.result.Warnings = append(r.result.Warnings, warnings...)
+	return r.fsys.SyncDir(b.cachePath(logDir))
+}
+
+func (r *runner) archiveLog(b *Backup, drv storepath.Path, from string) error {
+	target := b.cachePath(logDir, string(drv))
+	if _, err := os.Lstat(target); !errors.Is(err, fs.ErrNotExist) {
+		return err // nil if it is there
+	}
+	// Not to wait for a pipe in place of a file.
+	in, err := os.OpenFile(from, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	st, err := in.Stat()
+	if err != nil {
+		return err
+	}
+	if !st.Mode().IsRegular() {
+		return fmt.Errorf("%s is no file", from)
+	}
+	compression, ok := logCompressions[filepath.Ext(from)]
+	if !ok {
+		compression = "none"
+	}
+	content, err := narread.Decompress(in, st.Size(), from, compression)
+	if err != nil {
+		return err
+	}
+	defer content.Close()
+	return r.writeLog(target, io.LimitReader(content, maxLog))
+}
+
+// maxLog is where a build log is cut off, in bytes: Hydra itself ends builds
+// that write far less, but a compressed file may hold anything.
+const maxLog = 1 << 30
+
+func (r *runner) writeLog(target string, content io.Reader) error {
+	f, err := r.fsys.CreateTemp(filepath.Dir(target))
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(struct{ io.Writer }{f}, content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = r.fsys.Rename(f.Name(), target)
+	}
+	if err != nil {
+		return errors.Join(err, r.fsys.Remove(f.Name()))
+	}
+	return nil
+}
