@@ -28,6 +28,7 @@ type archiver struct {
 	fsys     disk.FS
 	backup   *Backup
 	lock     *backupLock
+	keys     []SignKey // sign what is written
 	store    Store
 	pool     *zseek.Pool // nil: NARs are stored as they are
 	repack   bool        // never take over NAR files of another cache as they are

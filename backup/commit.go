@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -176,7 +177,11 @@ func (a *archiver) stage(group []*job) ([]stagedInfo, error) {
 		if j.sameAs != nil {
 			j.content, j.listing = j.sameAs.content, j.sameAs.listing
 		}
-		if s.narInfo, err = disk.WriteTemp(a.fsys, filepath.Dir(s.narInfoName), a.narInfo(j).Bytes()); err != nil {
+		info, err := a.narInfo(j)
+		if err != nil {
+			return err
+		}
+		if s.narInfo, err = disk.WriteTemp(a.fsys, filepath.Dir(s.narInfoName), info.Bytes()); err != nil {
 			return err
 		}
 		if j.listing != nil {
@@ -212,17 +217,26 @@ func (s *stagedInfo) discard(fsys disk.FS) {
 	}
 }
 
-func (a *archiver) narInfo(j *job) *narinfo.NarInfo {
+func (a *archiver) narInfo(j *job) (*narinfo.NarInfo, error) {
 	info := &narinfo.NarInfo{
 		StoreDir:   a.backup.Cache.StoreDir(),
 		StorePath:  j.info.Path,
 		References: j.info.References,
 		Deriver:    j.info.Deriver,
-		Sigs:       j.info.Sigs,
+		Sigs:       slices.Clone(j.info.Sigs),
 		CA:         j.info.CA,
 	}
 	j.content.fill(info)
-	return info
+	for _, key := range a.keys {
+		sig, err := key.sign(info.Fingerprint())
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(info.Sigs, sig) {
+			info.Sigs = append(info.Sigs, sig)
+		}
+	}
+	return info, nil
 }
 
 // levels splits paths, which are in topological order, into steps: the paths of
@@ -257,12 +271,12 @@ func jobLevels(group []*job) [][]int {
 	return levels(paths, func(p storepath.Path) []storepath.Path { return references[p] })
 }
 
-// inParallel calls f for each job of a group, parallelSyncs at a time.
-func inParallel(group []*job, f func(int, *job) error) error {
+// inParallel calls f for each member of a group, parallelSyncs at a time.
+func inParallel[T any](group []T, f func(int, T) error) error {
 	var g errgroup.Group
 	g.SetLimit(parallelSyncs)
-	for i, j := range group {
-		g.Go(func() error { return f(i, j) })
+	for i, member := range group {
+		g.Go(func() error { return f(i, member) })
 	}
 	return g.Wait()
 }

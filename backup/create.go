@@ -133,9 +133,11 @@ func populate(fsys disk.FS, dir, storeDir string, c Config) error {
 	if err := disk.MkdirAll(fsys, dir, filepath.Join(dir, releasesDir)); err != nil {
 		return err
 	}
-	readme := strings.ReplaceAll(readmeText, "/nix/store", storeDir)
-	return writeMissing(fsys, filepath.Join(dir, readmeFile), []byte(readme))
+	return writeMissing(fsys, filepath.Join(dir, readmeFile), []byte(readmeFor(storeDir)))
 }
+
+// readmeFor returns the README.txt of a backup.
+func readmeFor(storeDir string) string { return strings.ReplaceAll(readmeText, "/nix/store", storeDir) }
 
 // writeMissing leaves a file that is there as it is, but makes it durable: the
 // run that wrote it may have been killed before it did.

@@ -23,6 +23,7 @@ type Request struct {
 	Logs         map[storepath.Path]string
 	Compression  string           // "zstd", "none", or "" for what the backup was made with
 	Level        int              // of zstd, 0 for what the backup was made with
+	SignKeys     []SignKey        // sign all store paths of the release, those that are archived already as well
 	ForceRealise bool             // with Cached: build the outputs that are not valid
 	DryRun       bool             // only say what would be done
 	Cache        bincache.Options // how archives are read that are there already
@@ -46,6 +47,7 @@ type Result struct {
 	DryRun    bool       `json:"dryRun,omitempty"`
 	Estimate             // what there was to do
 	FileSize  int64      `json:"fileSize"`            // bytes of NAR files written
+	Signed    int        `json:"signed,omitempty"`    // store paths archived before that got a signature
 	Seconds   float64    `json:"seconds"`             // wall time
 	Changes   *Changes   `json:"changes,omitempty"`   // against the release's last backup, nil for a new release
 	Recovered int        `json:"recovered,omitempty"` // store paths brought back from the trash; they count as unchanged

@@ -102,6 +102,9 @@ func (r *runner) write(ctx context.Context) error {
 	if err := r.archiveLogs(ctx, b); err != nil {
 		return err
 	}
+	if err := r.sign(ctx, b); err != nil {
+		return err
+	}
 	return r.held.exclusively(ctx, func() error {
 		if err := r.record(b); err != nil {
 			return err
@@ -111,6 +114,20 @@ func (r *runner) write(ctx context.Context) error {
 		}
 		return journal.remove()
 	})
+}
+
+// sign signs what the release needs and was archived before.
+func (r *runner) sign(ctx context.Context, b *Backup) error {
+	if len(r.req.SignKeys) == 0 {
+		return nil
+	}
+	s := &signer{fsys: r.fsys, backup: b, lock: r.held, keys: r.req.SignKeys}
+	damage, err := s.sign(ctx, r.closure)
+	r.result.Signed = s.signed
+	if err = errors.Join(damage, err); err != nil {
+		return fmt.Errorf("sign: %w", err)
+	}
+	return nil
 }
 
 // begin makes the backup, or completes it, and removes what a crash left.
@@ -245,7 +262,7 @@ func (r *runner) archive(ctx context.Context, b *Backup, journal *journal, p *pl
 		return err
 	}
 	a := &archiver{
-		fsys: r.fsys, backup: b, lock: r.held, store: r.store, journal: journal, progress: &r.req.Progress,
+		fsys: r.fsys, backup: b, lock: r.held, store: r.store, journal: journal, progress: &r.req.Progress, keys: r.req.SignKeys,
 		repack: r.req.Compression != "" || r.req.Level != 0,
 	}
 	if compression, level := r.compression(b); compression != "none" {

@@ -28,6 +28,7 @@ type backupCommand struct {
 	level        int
 	allGCRoots   bool
 	forceRealise bool
+	signKeys     []string
 	dryRun       bool
 	json         bool
 	quiet        bool
@@ -71,6 +72,7 @@ Methods:
 	f.BoolVar(&c.asIs, "as-is", false, "with --from: take over all NAR files as they are, also those that cannot be read in parts")
 	f.StringVar(&c.compression, "compression", "", "zstd or none (default: what the backup was made with, zstd for a new one)")
 	f.IntVar(&c.level, "level", 0, "zstd level, 1 to 22 (default: what the backup was made with, 3 for a new one)")
+	f.StringArrayVar(&c.signKeys, "sign-key", nil, "sign all store paths of the release with the secret key in this `FILE` (may be repeated)")
 	f.BoolVarP(&c.dryRun, "dry-run", "n", false, "only say what would be done")
 	f.BoolVar(&c.json, "json", false, "write the summary as JSON")
 	f.BoolVarP(&c.quiet, "quiet", "q", false, "no progress and no summary")
@@ -132,8 +134,12 @@ func (c *backupCommand) request(args []string) (*backup.Request, error) {
 	case c.forceRealise && method != backup.Cached:
 		return nil, usageErrorf("--force-realise is for --method cached")
 	}
+	keys, err := loadKeys(c.signKeys)
+	if err != nil {
+		return nil, err
+	}
 	req := &backup.Request{
-		Release: id, Description: c.description, Method: method,
+		Release: id, Description: c.description, Method: method, SignKeys: keys,
 		Compression: c.compression, Level: c.level,
 		ForceRealise: c.forceRealise, DryRun: c.dryRun,
 	}
@@ -285,6 +291,9 @@ func summary(w io.Writer, dir string, r *backup.Result) {
 		fmt.Fprintln(w, "  nothing had to be written")
 	default:
 		row("written", r.Write, fmt.Sprintf(", compressed to %s in %s", size(r.FileSize), seconds(r.Seconds)))
+	}
+	if r.Signed > 0 {
+		fmt.Fprintf(w, "  signed %s that had been there\n", count(r.Signed, "store path"))
 	}
 	if ch := r.Changes; ch != nil {
 		changed(w, "new in the release", ch.Added)

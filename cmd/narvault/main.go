@@ -120,6 +120,8 @@ func commands() []group {
 		{"Backing up", []command{
 			&backupCommand{},
 			&copyCommand{},
+			&signCommand{},
+			&keygenCommand{},
 		}},
 		{"Looking", []command{
 			&mountCommand{},

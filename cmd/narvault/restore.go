@@ -24,6 +24,7 @@ type restoreCommand struct {
 	noRoot  bool
 	json    bool
 	quiet   bool
+	lock    lockFlags
 }
 
 func (c *restoreCommand) cobra(s streams) *cobra.Command {
@@ -70,6 +71,7 @@ of DIR cannot hold (symlinks, executable files, names) is named, exit code 3.`,
 	f.BoolVar(&c.noRoot, "no-root", false, "make no garbage collector roots")
 	f.BoolVar(&c.json, "json", false, "write the summary as JSON")
 	f.BoolVarP(&c.quiet, "quiet", "q", false, "no progress and no summary")
+	c.lock.add(f)
 	return cmd
 }
 
@@ -85,11 +87,20 @@ func (c *restoreCommand) run(ctx context.Context, dir string, names []string) er
 	case c.addRoot != "" && c.noRoot:
 		return usageErrorf("give --add-root or --no-root, not both")
 	}
+	o, err := c.lock.options(c.s, "restore")
+	if err != nil {
+		return err
+	}
 	b, err := openBackup(dir, c.s.err)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
+	lock, err := b.Lock(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
 	if c.to == "" {
 		return c.intoStore(ctx, b, names)
 	}
