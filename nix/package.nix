@@ -6,7 +6,7 @@ buildGoModule {
   inherit version src;
 
   # The NAR hash of what `go mod vendor` makes. `make vendor-hash` writes it, `make test` checks it.
-  vendorHash = "sha256-CHOI+Bbf+ugV14GqAPpdoZP8WMnEzJvI+HmO5Vdt7xI=";
+  vendorHash = "sha256-IML69qBNU92pTC8ntP2tadq1XhYzLBLrUKMHxZ2yeXk=";
 
   subPackages = [ "cmd/narvault" ];
   env.CGO_ENABLED = 0;
