@@ -12,6 +12,7 @@
 //	    release.json   what it is and where it came from (Release)
 //	    hydra.json     the rows of Hydra's database that belong to it, if it is from Hydra
 //	    previous/      these files as they were before the last change
+//	  hydra/           dumps of databases (Dump)
 //	  index/           derived from the cache, may be deleted (package index)
 //	  trash/           what forget and gc took out, until it is purged
 //

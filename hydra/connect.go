@@ -58,10 +58,13 @@ func open(ctx context.Context, database string) (*Snapshot, error) {
 }
 
 // Close ends the transaction and the connection.
-func (s *Snapshot) Close() error {
+func (s *Snapshot) Close() error { return closeConn(s.conn) }
+
+// closeConn closes a connection, also when the work has been cancelled.
+func closeConn(conn *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	return s.conn.Close(ctx)
+	return conn.Close(ctx)
 }
 
 // Database returns the name of the database.

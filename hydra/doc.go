@@ -13,5 +13,9 @@
 // years (schema versions 28 of 2014 to 87 of 2026 are tested). Which columns
 // there are is asked, not concluded from the version.
 //
+// Dump and Load take a whole database out and in, through pg_dump and psql: a
+// dump is SQL that needs neither narvault nor the same version of PostgreSQL. A
+// dump, unlike the rows of a release, holds the hashes of passwords too.
+//
 // What is in a store path, and what becomes of it, is the business of others.
 package hydra

@@ -73,10 +73,13 @@ type OutputError struct{ Faults []string }
 // faultsShown bounds the text of errors that could name every build.
 const faultsShown = 20
 
-func (e *OutputError) Error() string {
-	shown := e.Faults[:min(len(e.Faults), faultsShown)]
+func (e *OutputError) Error() string { return few(e.Faults) }
+
+// few joins the first of many faults.
+func few(faults []string) string {
+	shown := faults[:min(len(faults), faultsShown)]
 	text := strings.Join(shown, "; ")
-	if more := len(e.Faults) - len(shown); more > 0 {
+	if more := len(faults) - len(shown); more > 0 {
 		text += fmt.Sprintf("; and %d more", more)
 	}
 	return text

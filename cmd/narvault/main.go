@@ -141,6 +141,7 @@ func commands() []group {
 			&forgetCommand{},
 			&gcCommand{},
 			&indexCommand{},
+			&hydraCommand{},
 		}},
 	}
 }

@@ -14,11 +14,12 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/narvault/narvault/hydra/hydratest"
 	"github.com/narvault/narvault/narread/testenv"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"narvault": main})
+	testscript.Main(hydratest.Main{M: m}, map[string]func(){"narvault": main})
 }
 
 // TestScript runs the stories in testdata/script: the narvault command beside
@@ -40,6 +41,7 @@ func TestScript(t *testing.T) {
 			"flip":    flip,
 			"samenar": sameNAR,
 			"fill":    fill,
+			"hydradb": func(ts *testscript.TestScript, neg bool, args []string) { hydraDB(t, ts, args) },
 		},
 	})
 }
@@ -177,4 +179,17 @@ func fill(ts *testscript.TestScript, neg bool, args []string) {
 	_, err = random.Read(data)
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o644))
+}
+
+// hydradb NAME SHAPE: sets $NAME to the URL of a new database with Hydra's
+// tables in a shape of hydratest, and a project; without SHAPE, of an empty one.
+func hydraDB(t *testing.T, ts *testscript.TestScript, args []string) {
+	if len(args) == 1 {
+		ts.Setenv(args[0], hydratest.Empty(t).URL)
+		return
+	}
+	db := hydratest.New(t, args[1])
+	db.AddProject("demo")
+	db.AddJobset("demo", "trunk")
+	ts.Setenv(args[0], db.URL)
 }

@@ -24,6 +24,8 @@ const (
 	Between  = "72"          // February 2021: some tables name a jobset by its id
 	Upgraded = "87-upgraded" // July 2026, on a database that was made before 2020: it has the tables of releases
 	Fresh    = "87"          // July 2026
+
+	nothing = "empty"
 )
 
 // shapes says from which files a shape is made.
@@ -41,7 +43,7 @@ func Shapes() []string { return slices.Sorted(maps.Keys(shapes)) }
 // HasReleases reports whether a shape has the tables of releases.
 func HasReleases(shape string) bool { return shape != Fresh }
 
-// A DB is a database with Hydra's tables.
+// A DB is a database with Hydra's tables, or an empty one.
 type DB struct {
 	URL  string // to connect as the role that owns it
 	Name string
@@ -74,6 +76,12 @@ func New(tb testing.TB, shape string) *DB {
 	tb.Cleanup(func() { db.conn.Close(context.Background()) })
 	db.columns = db.describe()
 	return db
+}
+
+// Empty returns a fresh database without tables.
+func Empty(tb testing.TB) *DB {
+	tb.Helper()
+	return New(tb, nothing)
 }
 
 // create makes a database as a copy of the shape's template.
@@ -157,4 +165,30 @@ func (db *DB) As(role, password string) string {
 		url += "&password=" + password
 	}
 	return url
+}
+
+// Strings returns the one column of a query.
+func (db *DB) Strings(sql string, args ...any) []string {
+	db.tb.Helper()
+	rows, err := db.conn.Query(context.Background(), sql, args...)
+	if err != nil {
+		db.tb.Fatalf("%s: %v", sql, err)
+	}
+	values, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		db.tb.Fatalf("%s: %v", sql, err)
+	}
+	return values
+}
+
+// Tables returns the names of all tables, sorted.
+func (db *DB) Tables() []string {
+	db.tb.Helper()
+	return db.Strings("select table_name::text from information_schema.tables where table_schema = 'public' and table_type = 'BASE TABLE' order by 1")
+}
+
+// Rows returns the rows of a table as JSON, sorted.
+func (db *DB) Rows(table string) []string {
+	db.tb.Helper()
+	return db.Strings("select to_jsonb(t)::text from " + pgx.Identifier{table}.Sanitize() + " t order by 1")
 }
