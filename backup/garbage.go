@@ -256,6 +256,9 @@ func (g *garbage) orphan(url string) {
 
 // logs finds the build logs of derivations that nothing needed was built by.
 func (g *garbage) logs() error {
+	if g.m.builders == nil {
+		return nil
+	}
 	names, err := g.files(filepath.Join(cacheDir, "log"))
 	if err != nil {
 		return err
@@ -267,7 +270,7 @@ func (g *garbage) logs() error {
 	for _, name := range names {
 		drv, _, _ := strings.Cut(name, ".drv")
 		p, err := storepath.Parse(drv + ".drv")
-		if err == nil && !needed[p] {
+		if err == nil && !needed[p] && !g.m.builders[p] {
 			g.add(LogKind, filepath.Join(cacheDir, "log", name), "nothing that is needed was built by this derivation")
 		}
 	}

@@ -21,11 +21,12 @@ import (
 // logCompressions says how a build log is compressed, by the end of its name.
 var logCompressions = map[string]string{".bz2": "bzip2", ".zst": "zstd", ".xz": "xz", ".gz": "gzip"}
 
-// archiveLogs brings build logs into the cache, where Nix looks for them: as
-// log/<derivation>, not compressed. Logs that are there already stay. A log that
-// cannot be had is a warning: the release is complete without it.
+// archiveLogs brings the logs of the derivations that built the release into the
+// cache, where Nix looks for them: as log/<derivation>, not compressed. Logs that
+// are there already stay. A log that cannot be had is a warning: the release is
+// complete without it.
 func (r *runner) archiveLogs(ctx context.Context, b *Backup) error {
-	logs := r.req.Logs
+	logs := r.logs()
 	if len(logs) == 0 {
 		return nil
 	}
@@ -58,6 +59,25 @@ func (r *runner) archiveLogs(ctx context.Context, b *Backup) error {
 	slices.Sort(warnings)
 	r.result.Warnings = append(r.result.Warnings, warnings...)
 	return r.fsys.SyncDir(b.cachePath(logDir))
+}
+
+// logs returns those of the request's logs that belong to the release, as gc
+// sees it too.
+func (r *runner) logs() map[storepath.Path]string {
+	logs := make(map[storepath.Path]string)
+	add := func(drv storepath.Path) {
+		if file, ok := r.req.Logs[drv]; ok {
+			logs[drv] = file
+		}
+	}
+	for _, info := range r.infos {
+		add(info.Path)
+		add(info.Deriver)
+	}
+	for _, root := range r.selected.roots {
+		add(root.DrvPath)
+	}
+	return logs
 }
 
 func (r *runner) archiveLog(b *Backup, drv storepath.Path, from string) error {

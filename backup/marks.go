@@ -28,6 +28,8 @@ type marks struct {
 	warnings []string
 	problems []error
 	emptied  []string // directories of releases that never came to be
+
+	builders map[storepath.Path]bool // derivations that records name; nil if one cannot be read
 }
 
 // A KeptPath is a store path that stays, and why.
@@ -65,6 +67,8 @@ func mark(ctx context.Context, b *Backup, keepPrevious, noReleases bool) (*marks
 		damaged: make(map[string]*bincache.DamageError),
 		needed:  make(map[storepath.Path]*KeptPath),
 		urls:    make(map[string]*narUse),
+
+		builders: make(map[storepath.Path]bool),
 	}
 	ids, err := m.list()
 	if err != nil {
@@ -180,6 +184,7 @@ func (m *marks) release(id ReleaseID, keepPrevious bool) error {
 	if err != nil {
 		return err
 	}
+	m.recordBuilders(id)
 	kept := &KeptRelease{Release: id}
 	m.releases = append(m.releases, kept)
 	seen := make(map[storepath.Path]bool)
@@ -206,6 +211,21 @@ func (m *marks) release(id ReleaseID, keepPrevious bool) error {
 		roots = append(roots, info.References...)
 	}
 	return nil
+}
+
+// recordBuilders notes which derivations a record names: Hydra's need not be
+// those that Nix remembers.
+func (m *marks) recordBuilders(id ReleaseID) {
+	record, err := m.b.Release(id)
+	if err != nil {
+		m.builders = nil
+	}
+	if m.builders == nil {
+		return
+	}
+	for _, root := range record.Roots {
+		m.builders[root.DrvPath] = true
+	}
 }
 
 // info returns the narinfo of a store path that is needed.

@@ -95,7 +95,7 @@ func selectPaths(ctx context.Context, store Store, req *Request) (*selection, er
 // lockTops returns the paths whose closure is asked for, locked in the store.
 func lockTops(ctx context.Context, store Store, req *Request) ([]storepath.Path, error) {
 	if req.byRecord() {
-		return lockRoots(ctx, store, req.Method, req.Record.Roots)
+		return lockRoots(ctx, store, req)
 	}
 	args := slices.Compact(slices.Sorted(slices.Values(req.Roots)))
 	if len(args) == 0 {

@@ -95,9 +95,13 @@ func rootsFor(m Method, roots []Root) []Root {
 
 // lockRoots returns the store paths whose closure the method asks for, locked in
 // the store. Those that are gone are a *GoneError.
-func lockRoots(ctx context.Context, store Store, m Method, roots []Root) ([]storepath.Path, error) {
-	wanted := rootsFor(m, roots)
-	if m == Cached {
+func lockRoots(ctx context.Context, store Store, req *Request) ([]storepath.Path, error) {
+	roots := req.Record.Roots
+	wanted := rootsFor(req.Method, roots)
+	switch {
+	case req.ForceRealise:
+		wanted = rootsFor(SourceOnly, roots)
+	case req.Method == Cached:
 		// Also the derivations: an output may have several, and Nix remembers one.
 		wanted = slices.Concat(roots, rootsFor(SourceOnly, roots))
 	}

@@ -140,6 +140,7 @@ func TestLogs(t *testing.T) {
 	req.Logs = make(map[storepath.Path]string)
 	add := func(name, suffix, content string) storepath.Path {
 		drv := store.add(name+".drv", name)
+		req.Record.Roots = append(req.Record.Roots, Root{Job: name, NixName: name, DrvPath: drv, StorePath: req.Record.Roots[0].StorePath})
 		file := filepath.Join(logs, name+suffix)
 		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
 			t.Fatal(err)
@@ -161,6 +162,8 @@ func TestLogs(t *testing.T) {
 	if err := os.Remove(req.Logs[vanished]); err != nil {
 		t.Fatal(err)
 	}
+	other := add("other", "", "of another release")
+	req.Record.Roots = req.Record.Roots[:len(req.Record.Roots)-1]
 	dir := filepath.Join(t.TempDir(), "backup")
 	kept := add("kept", "", "new")
 	if err := os.MkdirAll(filepath.Join(dir, "cache/log"), 0o755); err != nil {
@@ -189,7 +192,20 @@ func TestLogs(t *testing.T) {
 			t.Errorf("no warning about %s in %q", drv, r.Warnings)
 		}
 	}
+	if exists(filepath.Join(dir, "cache/log", string(other))) {
+		t.Error("there is a log that does not belong to the release")
+	}
 	checkNoTemp(t, filepath.Join(dir, "cache/log"))
+
+	// What was archived is not garbage.
+	if _, err := GC(t.Context(), dir, GCOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, drv := range append(good, kept) {
+		if !exists(filepath.Join(dir, "cache/log", string(drv))) {
+			t.Errorf("gc has taken the log of %s", drv)
+		}
+	}
 }
 
 // TestCrashRecord cuts the power at each operation while a release of Hydra's is

@@ -19,7 +19,8 @@ type Request struct {
 	Method      Method           // "" is Binary
 	Roots       []storepath.Path // in the local store; none: those of Record, as the method has them
 	// Logs are files with build logs, by derivation: plain, or compressed as the
-	// end of their name says (.bz2, .zst). Those that can be read go to the cache.
+	// end of their name says (.bz2, .zst). Those of derivations that built the
+	// release, and can be read, go to the cache.
 	Logs         map[storepath.Path]string
 	Compression  string           // "zstd", "none", or "" for what the backup was made with
 	Level        int              // of zstd, 0 for what the backup was made with

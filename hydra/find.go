@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -101,7 +100,7 @@ func (s *Snapshot) native(ctx context.Context, sel *Selection) ([]draft, error) 
 	}
 	var drafts []draft
 	for _, name := range names {
-		if ok, _ := path.Match(sel.Name, name); ok || name == sel.Name { // Check has seen the pattern
+		if match(sel.Name, name) || name == sel.Name {
 			d := draft{name: name, native: true}
 			if err := s.members(ctx, sel.Project, &d); err != nil {
 				return nil, err

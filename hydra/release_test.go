@@ -55,6 +55,7 @@ func TestFindNative(t *testing.T) {
 		s.AddRelease("disnix", "disnix-0.3", "Disnix 0.3 für alle", s.client, s.failed)
 		s.AddRelease("disnix", "disnix-0.4", "", s.server)
 		s.AddRelease("disnix", "empty", "")
+		s.AddRelease("disnix", "slash/1", "", s.server)
 		snapshot := open(t, s.URL)
 		if !hydratest.HasReleases(shape) {
 			says(t, findError(t, snapshot, hydra.Selection{Project: "disnix", Name: "disnix-0.3"}),
@@ -66,7 +67,7 @@ func TestFindNative(t *testing.T) {
 			t.Errorf("got %q, %q, without %d", names(r), r.Description, r.Skipped)
 		}
 		all, errs := snapshot.Find(t.Context(), &hydra.Selection{Project: "disnix", Name: "*"}, storeDir)
-		if len(all) != 2 || all[0].Name != "disnix-0.3" || all[1].Name != "disnix-0.4" {
+		if len(all) != 3 || all[0].Name != "disnix-0.3" || all[1].Name != "disnix-0.4" || all[2].Name != "slash/1" {
 			t.Errorf("found %d releases", len(all))
 		}
 		if len(errs) != 1 || !errors.Is(errs[0], hydra.ErrNoBuilds) {

@@ -71,6 +71,14 @@ func checkPatterns(patterns []string) error {
 	return nil
 }
 
+// match reports whether a name matches a pattern, which Check has seen. A slash
+// is like any other character.
+func match(pattern, name string) bool {
+	noSlash := strings.NewReplacer("/", "\x00")
+	ok, err := path.Match(noSlash.Replace(pattern), noSlash.Replace(name))
+	return ok && err == nil
+}
+
 func isPattern(name string) bool { return strings.ContainsAny(name, "*?[") }
 
 // A draft is a release of which the builds are known by id only.
@@ -222,7 +230,7 @@ func (d *draft) matching(rows []buildRow) ([]buildRow, error) {
 	for _, row := range rows {
 		belongs := false
 		for i, pattern := range d.jobs {
-			if ok, _ := path.Match(pattern, row.Job); ok { // Check has seen the patterns
+			if match(pattern, row.Job) {
 				used[i], belongs = true, true
 			}
 		}

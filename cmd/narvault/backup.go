@@ -18,6 +18,7 @@ import (
 // backupCommand is "narvault backup".
 type backupCommand struct {
 	s            streams
+	config       string
 	release      string
 	description  string
 	method       string
@@ -38,8 +39,8 @@ type backupCommand struct {
 func (c *backupCommand) cobra(s streams) *cobra.Command {
 	c.s = s
 	cmd := &cobra.Command{
-		Use:   "backup BACKUP --release P/N STORE-PATH...",
-		Short: "Back up store paths and all they need, as a release",
+		Use:   "backup BACKUP --release P/N STORE-PATH... | --config FILE",
+		Short: "Back up store paths and all they need, as a release, or releases of Hydra",
 		Long: `Backs up store paths of the local Nix store, with all that they need, as the
 release PROJECT/NAME. BACKUP is made if it is not there. Only what is not in the
 backup yet is written; backing up a release again updates it.
@@ -52,17 +53,41 @@ another backup or binary cache: no Nix store is asked, and signatures are kept.
 NAR files are taken over as they are where any part of them can be read without
 the rest (of backups), else packed anew; --as-is and --compression decide.
 
+With --config, releases of Hydra are backed up instead, as FILE says:
+
+  {"dbiConnection": "dbi:Pg:dbname=hydra;host=localhost;user=hydra;",
+   "outDir": "/media/backup",
+   "releases": [{"project": "disnix", "name": "disnix-0.3", "method": "binary"},
+                {"project": "disnix", "jobset": "trunk", "jobs": ["build", "tests.*"]}]}
+
+A release is one in Hydra's tables (until 2020; a name with * stands for several),
+or what one of "evaluation": N, "jobset": "...", "builds": [...] and "aggregate" says.
+The name is then Hydra's, unless FILE has one. Builds that did not succeed are left
+out; one release that cannot be had does not stop the others.
+
 Methods:
   binary  the closure of the paths: all that is needed to run them
   source  the closure of their derivations: all that is needed to build them
   cached  source, and the outputs of all these derivations that are valid`,
-		Args: argRange(1, -1),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if c.config != "" {
+				return argRange(0, 0)(cmd, args)
+			}
+			return argRange(1, -1)(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.run(cmd.Context(), args[0], args[1:])
+			if c.config == "" {
+				return c.run(cmd.Context(), args[0], args[1:])
+			}
+			if name := changedFlag(cmd, "release", "description", "method", "all-gcroots"); name != "" {
+				return usageErrorf("--%s is not for --config: the file says it", name)
+			}
+			return c.runConfig(cmd.Context())
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&c.release, "release", "", "the release, `PROJECT/NAME` (required)")
+	f.StringVar(&c.config, "config", "", "back up the releases of Hydra that `FILE` names")
+	f.StringVar(&c.release, "release", "", "the release, `PROJECT/NAME`")
 	f.StringVar(&c.description, "description", "", "what the release is, in a few `words`")
 	f.StringVar(&c.method, "method", "binary", "what to take: binary, source or cached")
 	f.BoolVar(&c.allGCRoots, "all-gcroots", false, "back up every root of Nix's garbage collector")
@@ -96,17 +121,33 @@ func (c *backupCommand) run(ctx context.Context, dir string, args []string) erro
 	if req.Roots, err = c.roots(ctx, source, args); err != nil {
 		return err
 	}
-	progress := newProgress(c.s.err, c.quiet || c.dryRun)
-	req.Progress, req.Cache = progress.hooks(), cacheOptions(c.s.err)
-	result, err := backup.Run(ctx, dir, source, *req)
-	progress.stop()
+	result, err := c.backUp(ctx, dir, source, *req)
 	if err != nil {
-		if n := progress.paths.Load(); n > 0 {
-			fmt.Fprintf(c.s.err, "narvault: %s are in the backup; the same command goes on from there\n", progress.counts())
-		}
 		return err
 	}
 	return c.report(dir, result)
+}
+
+// changedFlag returns which of the flags was given, "" for none.
+func changedFlag(cmd *cobra.Command, names ...string) string {
+	for _, name := range names {
+		if cmd.Flags().Changed(name) {
+			return name
+		}
+	}
+	return ""
+}
+
+// backUp carries out a request and shows how far it is.
+func (c *backupCommand) backUp(ctx context.Context, dir string, source source, req backup.Request) (*backup.Result, error) {
+	progress := newProgress(c.s.err, c.quiet || c.dryRun)
+	req.Progress, req.Cache = progress.hooks(), cacheOptions(c.s.err)
+	result, err := backup.Run(ctx, dir, source, req)
+	progress.stop()
+	if n := progress.paths.Load(); err != nil && n > 0 {
+		fmt.Fprintf(c.s.err, "narvault: %s are in the backup; the same command goes on from there\n", progress.counts())
+	}
+	return result, err
 }
 
 // request checks the flags.
@@ -127,27 +168,39 @@ func (c *backupCommand) request(args []string) (*backup.Request, error) {
 		return nil, usageErrorf("give store paths or --all-gcroots, not both")
 	case !c.allGCRoots && len(args) == 0:
 		return nil, usageErrorf("which store paths? Give at least one, or --all-gcroots")
-	case c.from != "" && (c.store != "" || c.allGCRoots || c.forceRealise):
-		return nil, usageErrorf("--from takes store paths from a binary cache; --store, --all-gcroots and --force-realise are for a Nix store")
-	case c.asIs && (c.from == "" || c.compression != "" || c.level != 0):
-		return nil, usageErrorf("--as-is goes with --from, and with no --compression or --level")
 	case c.forceRealise && method != backup.Cached:
 		return nil, usageErrorf("--force-realise is for --method cached")
 	}
-	keys, err := loadKeys(c.signKeys)
-	if err != nil {
+	if err := c.checkSource(); err != nil {
 		return nil, err
 	}
-	req := &backup.Request{
-		Release: id, Description: c.description, Method: method, SignKeys: keys,
-		Compression: c.compression, Level: c.level,
-		ForceRealise: c.forceRealise, DryRun: c.dryRun,
+	req := &backup.Request{Release: id, Description: c.description, Method: method}
+	return req, c.settle(req)
+}
+
+// checkSource checks the flags that say where store paths come from.
+func (c *backupCommand) checkSource() error {
+	switch {
+	case c.from != "" && (c.store != "" || c.allGCRoots || c.forceRealise):
+		return usageErrorf("--from takes store paths from a binary cache; --store, --all-gcroots and --force-realise are for a Nix store")
+	case c.asIs && (c.from == "" || c.compression != "" || c.level != 0):
+		return usageErrorf("--as-is goes with --from, and with no --compression or --level")
+	}
+	return nil
+}
+
+// settle completes a request for a release by what the flags say of all.
+func (c *backupCommand) settle(req *backup.Request) (err error) {
+	req.Compression, req.Level, req.DryRun = c.compression, c.level, c.dryRun
+	req.ForceRealise = c.forceRealise && req.Method == backup.Cached
+	if req.SignKeys, err = loadKeys(c.signKeys); err != nil {
+		return err
 	}
 	if err := req.Check(); err != nil {
-		return nil, usageErrorf("%v", err)
+		return usageErrorf("%v", err)
 	}
-	req.Lock, err = c.lock.options(c.s, "backup of "+id.String())
-	return req, err
+	req.Lock, err = c.lock.options(c.s, "backup of "+req.Release.String())
+	return err
 }
 
 // A source is where store paths are taken from.

@@ -48,13 +48,6 @@ only BACKUP2 has stay.`,
 	return cmd
 }
 
-// A copyInfo is the JSON of "narvault copy".
-type copyInfo struct {
-	Version  int              `json:"version"`
-	Releases []*backup.Result `json:"releases"`
-	Failed   []string         `json:"failed"` // what became of the others
-}
-
 func (c *copyCommand) run(ctx context.Context, from, to string, names []string) error {
 	req, err := c.request()
 	if err != nil {
@@ -77,10 +70,10 @@ func (c *copyCommand) run(ctx context.Context, from, to string, names []string) 
 		return err
 	}
 	defer lock.Close()
-	info := copyInfo{Version: backup.FormatVersion, Releases: []*backup.Result{}, Failed: []string{}}
-	err = c.copyAll(ctx, &info, backup.FromCache(b, c.asIs), to, ids, req)
+	done := newBatch()
+	err = c.copyAll(ctx, done, backup.FromCache(b, c.asIs), to, ids, req)
 	if c.json && ctx.Err() == nil {
-		err = errors.Join(err, printJSON(c.s.out, info))
+		err = errors.Join(err, printJSON(c.s.out, done))
 	}
 	return err
 }
@@ -121,30 +114,15 @@ func (c *copyCommand) releases(b *backup.Backup, names []string) ([]backup.Relea
 	return ids, nil
 }
 
-// copyAll copies one release after the other. One that fails does not stop the
-// others, unless the reason would stop them all.
-func (c *copyCommand) copyAll(ctx context.Context, info *copyInfo, from *backup.CacheStore, to string, ids []backup.ReleaseID, req backup.Request) error {
-	var failed, partial error
+// copyAll copies one release after the other.
+func (c *copyCommand) copyAll(ctx context.Context, done *batch, from *backup.CacheStore, to string, ids []backup.ReleaseID, req backup.Request) error {
 	for _, id := range ids {
-		result, err := c.copyRelease(ctx, from, to, id, req)
-		switch code := exitCode(ctx, err); {
-		case code == exitInterrupted, code == exitBusy:
+		err := done.do(ctx, id, func() (*backup.Result, error) { return c.copyRelease(ctx, from, to, id, req) })
+		if err != nil {
 			return err
-		case errors.Is(err, errPartial):
-			partial = err
-		case err != nil:
-			err = fmt.Errorf("release %s: %w", id, err)
-			info.Failed = append(info.Failed, err.Error())
-			failed = errors.Join(failed, err)
-			continue
 		}
-		info.Releases = append(info.Releases, result)
 	}
-	if failed != nil && len(info.Releases) > 0 && exitCode(ctx, failed) == exitFailed {
-		report(ctx, c.s.err, failed)
-		return errPartial
-	}
-	return errors.Join(failed, partial)
+	return done.end(ctx, c.s.err)
 }
 
 func (c *copyCommand) copyRelease(ctx context.Context, from *backup.CacheStore, to string, id backup.ReleaseID, req backup.Request) (*backup.Result, error) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/narvault/narvault/backup"
 	"github.com/narvault/narvault/fusefs"
+	"github.com/narvault/narvault/hydra"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread"
 )
@@ -67,11 +68,12 @@ func exitCode(ctx context.Context, err error) int {
 		cacheFile *bincache.DamageError
 		archive   *narread.DamageError
 		coded     *codedError
+		config    *hydra.ConfigError
 	)
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.As(err, &usage), errors.Is(err, backup.ErrReleaseID):
+	case errors.As(err, &usage), errors.As(err, &config), errors.Is(err, backup.ErrReleaseID):
 		return exitUsage
 	case ctx.Err() != nil:
 		return exitInterrupted

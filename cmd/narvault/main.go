@@ -20,10 +20,14 @@ var version = "development"
 
 func main() {
 	caught := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
+	args, err := asCalled(os.Args)
+	if err != nil {
+		os.Exit(report(context.Background(), os.Stderr, err))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), caught...)
 	// A second signal ends the process at once. (A mount asks for it itself.)
 	context.AfterFunc(ctx, stop)
-	code := run(ctx, os.Args[1:], streams{
+	code := run(ctx, args, streams{
 		in: os.Stdin, out: os.Stdout, err: os.Stderr,
 		uncatch: func() { signal.Reset(caught...) },
 	})

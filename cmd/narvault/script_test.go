@@ -19,19 +19,27 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(hydratest.Main{M: m}, map[string]func(){"narvault": main})
+	testscript.Main(hydratest.Main{M: m}, map[string]func(){
+		"narvault": main, "hydra-backup": main, "hydra-collect-backup-garbage": main,
+	})
 }
 
 // TestScript runs the stories in testdata/script: the narvault command beside
 // real Nix and a real kernel. They see
 //
 //	$hello10 $hello11  two versions of a package of nix/demo
+//	$welcome           a package of two outputs
 //	$odd               a store path that breaks naive code, testdata/odd.nix
 //	$store             a directory for a second Nix store
 func TestScript(t *testing.T) {
 	testenv.Need(t, "root", "nix", "fuse")
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+	testscript.Run(t, storyParams(t, "testdata/script"))
+}
+
+// storyParams is how the stories in a directory run.
+func storyParams(t *testing.T, dir string) testscript.Params {
+	return testscript.Params{
+		Dir:                 dir,
 		RequireUniqueNames:  true,
 		RequireExplicitExec: true,
 		Setup:               func(env *testscript.Env) error { return setUp(t, env) },
@@ -43,7 +51,7 @@ func TestScript(t *testing.T) {
 			"fill":    fill,
 			"hydradb": func(ts *testscript.TestScript, neg bool, args []string) { hydraDB(t, ts, args) },
 		},
-	})
+	}
 }
 
 // built is what the scripts back up, built once.
@@ -60,6 +68,7 @@ var built = sync.OnceValues(func() (map[string]string, error) {
 	for name, args := range map[string][]string{
 		"hello10": {collection, "-A", "hello_1_0"},
 		"hello11": {collection, "-A", "hello_1_1"},
+		"welcome": {collection, "-A", "welcome"},
 		"odd":     {odd},
 	} {
 		cmd := exec.Command("nix-build", append(args, "--no-out-link")...)
