@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
 )
@@ -25,8 +27,8 @@ import (
 // It never leaves the cache directory, and shows only what belongs into a cache:
 // regular files (a symlink to one inside the cache counts), real directories,
 // narinfos that are good and lead to a NAR file inside the cache, no temporary
-// files and no locks. The directories that Nix would make when it opens a cache
-// are always there, so that it can open this one read-only.
+// files and no locks. The directories and the nix-cache-info that Nix would make
+// when it opens a cache are always there, so that it can open this one read-only.
 //
 // What is not there, or not shown, is fs.ErrNotExist. A damaged narinfo is not
 // in its directory, and a *bincache.DamageError when asked for. Methods may be
@@ -69,6 +71,9 @@ func (c *CacheFiles) Stat(name string) (CacheFile, error) {
 	info, err := c.stat(name)
 	if errors.Is(err, fs.ErrNotExist) && slices.Contains(cacheDirs, name) {
 		return CacheFile{Dir: true, ModTime: time.Unix(1, 0)}, nil
+	}
+	if errors.Is(err, fs.ErrNotExist) && name == bincache.InfoFile {
+		return CacheFile{Size: int64(len(c.info())), ModTime: time.Unix(1, 0)}, nil
 	}
 	if err != nil {
 		return CacheFile{}, err
@@ -217,6 +222,7 @@ func (c *CacheFiles) read(dir string, paths []storepath.Path) ([]string, error) 
 		for _, always := range cacheDirs {
 			names = append(names, always+"/")
 		}
+		names = append(names, bincache.InfoFile)
 	}
 	slices.Sort(names)
 	return slices.Compact(names), nil
@@ -264,7 +270,12 @@ func (c *CacheFiles) Open(name string) (*os.File, int64, error) {
 	if err := c.allowed(name); err != nil {
 		return nil, 0, err
 	}
-	if _, err := c.stat(name); err != nil {
+	_, err := c.stat(name)
+	if errors.Is(err, fs.ErrNotExist) && name == bincache.InfoFile {
+		f, err := memoryFile(name, c.info())
+		return f, int64(len(c.info())), err
+	}
+	if err != nil {
 		return nil, 0, err
 	}
 	// Not blocking: a pipe may have taken its place.
@@ -281,6 +292,25 @@ func (c *CacheFiles) Open(name string) (*os.File, int64, error) {
 		return nil, 0, err
 	}
 	return f, info.Size(), nil
+}
+
+// info is the nix-cache-info of a cache that has none.
+func (c *CacheFiles) info() []byte {
+	return []byte("StoreDir: " + c.live.Cache.StoreDir() + "\n")
+}
+
+// memoryFile returns a file that is in no file system.
+func memoryFile(name string, content []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, &os.PathError{Op: "memfd_create", Path: name, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), name)
+	if _, err := f.WriteAt(content, 0); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // changeTime returns the modification time to the second, with nanoseconds that

@@ -31,18 +31,32 @@ var readmeText string
 // given store directory, or completes one that a crash left half made, and
 // opens it.
 func create(fsys disk.FS, dir, storeDir string, c Config, o bincache.Options) (*Backup, error) {
+	// What is there is asked before anything is written: one that hydra-backup
+	// made may have no nix-cache-info, and must not get a wrong one.
+	if err := suitsStore(dir, storeDir, o); err != nil {
+		return nil, err
+	}
 	if err := populate(fsys, dir, storeDir, c); err != nil {
 		return nil, fmt.Errorf("create backup in %s: %w", dir, err)
 	}
+	return Open(dir, o)
+}
+
+// suitsStore refuses the backup in dir, if there is one, when it is of another
+// store directory.
+func suitsStore(dir, storeDir string, o bincache.Options) error {
+	if !bincache.Is(filepath.Join(dir, cacheDir)) {
+		return nil
+	}
 	b, err := Open(dir, o)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	defer b.Close()
 	if got := b.Cache.StoreDir(); got != storeDir {
-		b.Close()
-		return nil, fmt.Errorf("%s is a backup of the store directory %s, not of %s: use another directory", dir, got, storeDir)
+		return fmt.Errorf("%s is a backup of the store directory %s, not of %s: use another directory", dir, got, storeDir)
 	}
-	return b, nil
+	return nil
 }
 
 // MayCreate reports why dir cannot be or become a backup; Run does so first of
@@ -71,7 +85,7 @@ func mayCreate(dir string) error {
 	if isBackup(dir) {
 		return nil
 	}
-	if isFile(filepath.Join(dir, bincache.InfoFile)) {
+	if bincache.Is(dir) {
 		return fmt.Errorf("%s is a binary cache that another program keeps: use another directory", dir)
 	}
 	for _, e := range entries {
@@ -99,7 +113,7 @@ func mayMake(dir string) error {
 
 // isBackup reports whether a directory is a backup, perhaps half made.
 func isBackup(dir string) bool {
-	return isFile(filepath.Join(dir, configFile)) || isFile(filepath.Join(dir, cacheDir, bincache.InfoFile))
+	return isFile(filepath.Join(dir, configFile)) || bincache.Is(filepath.Join(dir, cacheDir))
 }
 
 func isTemp(name string) bool {

@@ -82,23 +82,51 @@ var ErrNoBackup = errors.New("is neither a backup nor a binary cache")
 // caller closes it.
 func Open(dir string, o bincache.Options) (*Backup, error) {
 	b := &Backup{dir: dir}
-	config, err := readConfig(dir)
+	var err error
+	if b.config, err = readConfig(dir); err != nil {
+		return nil, err
+	}
+	at, err := b.locate()
 	if err != nil {
 		return nil, err
 	}
-	b.config = config
-	at := filepath.Join(dir, cacheDir)
-	switch {
-	case isFile(filepath.Join(at, bincache.InfoFile)):
-	case isFile(filepath.Join(dir, bincache.InfoFile)):
-		at, b.foreign = dir, true
-	case config.Version != 0:
-		return nil, &bincache.DamageError{File: filepath.Join(at, bincache.InfoFile), Err: errors.New("is missing: a backup into this directory completes it")}
-	default:
-		return nil, noBackup(dir)
-	}
 	b.Cache, err = bincache.Open(at, o)
 	return b, err
+}
+
+// OpenDamaged is Open for whoever looks for damage: that of narvault.json and
+// nix-cache-info is returned beside a backup that can be read all the same.
+func OpenDamaged(dir string, o bincache.Options) (b *Backup, damage []*bincache.DamageError, err error) {
+	b = &Backup{dir: dir}
+	var d *bincache.DamageError
+	if b.config, err = readConfig(dir); errors.As(err, &d) {
+		damage = append(damage, d)
+	} else if err != nil {
+		return nil, nil, err
+	}
+	at, err := b.locate()
+	if err != nil {
+		return nil, damage, err
+	}
+	if b.Cache, d, err = bincache.OpenDamaged(at, o); d != nil {
+		damage = append(damage, d)
+	}
+	return b, damage, err
+}
+
+// locate finds the binary cache, and whether it is all there is.
+func (b *Backup) locate() (string, error) {
+	at := filepath.Join(b.dir, cacheDir)
+	switch {
+	case bincache.Is(at):
+		return at, nil
+	case bincache.Is(b.dir):
+		b.foreign = true
+		return b.dir, nil
+	case b.config.Version != 0:
+		return "", &bincache.DamageError{File: filepath.Join(at, bincache.InfoFile), Err: errors.New("is missing: a backup into this directory completes it")}
+	}
+	return "", noBackup(b.dir)
 }
 
 func noBackup(dir string) error {
@@ -107,7 +135,7 @@ func noBackup(dir string) error {
 	} else if !st.IsDir() {
 		return fmt.Errorf("open backup: %s is a file, not a directory: %w", dir, ErrNoBackup)
 	}
-	return fmt.Errorf("open backup: %s %w: it has no %s/%s and no %s", dir, ErrNoBackup, cacheDir, bincache.InfoFile, bincache.InfoFile)
+	return fmt.Errorf("open backup: %s %w: it has no %s and no .narinfo files, and neither has its %s", dir, ErrNoBackup, bincache.InfoFile, cacheDir)
 }
 
 // readConfig returns the zero Config when there is no narvault.json.

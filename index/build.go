@@ -303,7 +303,8 @@ func (b *builder) fill(ctx context.Context) error {
 	if err := b.run(ctx, tasks); err != nil {
 		return err
 	}
-	return b.present()
+	// If the medium vanished, all its files were damaged for us.
+	return b.cache.Present()
 }
 
 // renumber forgets the generation before: there are no numbers left.
@@ -329,13 +330,6 @@ func merge(known []Entry, hashes []string) (old []Entry, fresh []string) {
 		}
 	}
 	return old, fresh
-}
-
-// present makes sure that the cache is still there. If its medium vanished, all
-// its files were damaged for us.
-func (b *builder) present() error {
-	_, err := b.root.Stat(bincache.InfoFile)
-	return err
 }
 
 // unchanged reports whether the new generation would be like the one before,

@@ -6,13 +6,12 @@
 //	nar/<file>.nar.<ext>  the archives; a narinfo's URL says which
 //
 // It serves every cache that Nix can read, those of nix-push 1.x (NAR files at
-// the root) included, and never writes. What a cache means to a backup
-// (releases, garbage) is the business of package backup; what is inside a NAR
-// file that of package narread.
+// the root) and copies without nix-cache-info included, and never writes. What a
+// cache means to a backup (releases, garbage) is the business of package backup;
+// what is inside a NAR file that of package narread.
 package bincache
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -20,7 +19,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/narvault/narvault/narread"
 	"github.com/narvault/narvault/narread/narinfo"
@@ -44,6 +42,7 @@ const (
 type Cache struct {
 	root     *os.Root
 	storeDir string
+	witness  string // a file that is there as long as the medium is
 	options  Options
 }
 
@@ -65,42 +64,6 @@ func (e *DamageError) Error() string { return fmt.Sprintf("%s: %v", e.File, e.Er
 
 // Unwrap returns the cause.
 func (e *DamageError) Unwrap() error { return e.Err }
-
-// Open opens the binary cache in dir, which must hold nix-cache-info.
-func Open(dir string, o Options) (*Cache, error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, fmt.Errorf("open binary cache: %w", err)
-	}
-	c := &Cache{root: root, options: o}
-	text, err := c.readFile(InfoFile, maxNarInfo)
-	if err != nil {
-		root.Close()
-		return nil, fmt.Errorf("open binary cache: %w", err)
-	}
-	if c.storeDir, err = parseCacheInfo(text); err != nil {
-		root.Close()
-		return nil, &DamageError{File: c.path(InfoFile), Err: err}
-	}
-	return c, nil
-}
-
-// parseCacheInfo returns the store directory. Like Nix, it ignores lines that
-// it does not know, and takes an empty file.
-func parseCacheInfo(text []byte) (string, error) {
-	storeDir := DefaultStoreDir
-	for line := range bytes.Lines(text) {
-		key, value, _ := strings.Cut(string(line), ":")
-		if key != "StoreDir" {
-			continue
-		}
-		storeDir = strings.TrimSpace(value)
-		if !strings.HasPrefix(storeDir, "/") || strings.HasSuffix(storeDir, "/") {
-			return "", fmt.Errorf("StoreDir %q is not an absolute path", storeDir)
-		}
-	}
-	return storeDir, nil
-}
 
 // Close releases the directory.
 func (c *Cache) Close() error { return c.root.Close() }
@@ -161,16 +124,18 @@ func (c *Cache) Has(hash string) (bool, error) {
 // error is fs.ErrNotExist when there is none, a *DamageError when it is not
 // what Nix accepts or belongs to another path or store directory.
 func (c *Cache) NarInfo(hash string) (*narinfo.NarInfo, error) {
-	info, _, err := c.narInfo(hash)
+	info, _, err := c.NarInfoText(hash)
 	return info, err
 }
 
-func (c *Cache) narInfo(hash string) (info *narinfo.NarInfo, text []byte, err error) {
+// NarInfoText is NarInfo, and returns the bytes of the file as well, also when
+// they are damaged.
+func (c *Cache) NarInfoText(hash string) (info *narinfo.NarInfo, text []byte, err error) {
 	if !storepath.ValidHash(hash) {
 		return nil, nil, fmt.Errorf("%q is no hash part of a store path: %w", hash, fs.ErrNotExist)
 	}
 	name := hash + narInfoExt
-	text, err = c.readFile(name, maxNarInfo)
+	text, err = c.ReadFile(name, maxNarInfo)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -179,7 +144,7 @@ func (c *Cache) narInfo(hash string) (info *narinfo.NarInfo, text []byte, err er
 		err = c.fits(hash, info)
 	}
 	if err != nil {
-		return nil, nil, &DamageError{File: c.path(name), Err: err}
+		return nil, text, &DamageError{File: c.path(name), Err: err}
 	}
 	return info, text, nil
 }
@@ -207,7 +172,7 @@ func (c *Cache) Lookup(p storepath.Path) (*narinfo.NarInfo, error) {
 
 // LookupText is Lookup, and returns the bytes of the file as well.
 func (c *Cache) LookupText(p storepath.Path) (info *narinfo.NarInfo, text []byte, err error) {
-	info, text, err = c.narInfo(p.Hash())
+	info, text, err = c.NarInfoText(p.Hash())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -257,23 +222,19 @@ func (c *Cache) openNAR(info *narinfo.NarInfo) (*os.File, int64, error) {
 	if err := CheckURL(info.URL); err != nil {
 		return nil, 0, &DamageError{File: c.path(info.StorePath.Hash() + narInfoExt), Err: err}
 	}
-	f, err := c.open(info.URL)
+	f, st, err := c.OpenFile(info.URL)
 	if err != nil {
 		return nil, 0, c.narError(info, err)
-	}
-	st, err := f.Stat()
-	if err == nil && !st.Mode().IsRegular() {
-		err = errors.New("is not a regular file")
-	}
-	if err != nil {
-		f.Close()
-		return nil, 0, &DamageError{File: c.path(info.URL), Err: err}
 	}
 	return f, st.Size(), nil
 }
 
 // narError makes a missing NAR file damage: its narinfo promises it.
 func (c *Cache) narError(info *narinfo.NarInfo, err error) error {
+	var damage *DamageError
+	if errors.As(err, &damage) {
+		return err
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return &DamageError{File: c.path(info.URL), Err: fmt.Errorf("NAR file of %s is missing", info.StorePath)}
 	}
@@ -313,37 +274,4 @@ func (c *Cache) ArchiveByLayout(info *narinfo.NarInfo, layout []byte) (*narread.
 		return nil, err
 	}
 	return a, nil
-}
-
-// open opens a file of the cache for reading. It does not wait: what looks like
-// a file may be a pipe, which nobody would ever write to.
-func (c *Cache) open(name string) (*os.File, error) {
-	return c.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-}
-
-// readFile reads a small file of the cache whole.
-func (c *Cache) readFile(name string, limit int64) ([]byte, error) {
-	f, err := c.open(name)
-	if err != nil {
-		return nil, c.named(name, err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, c.named(name, err)
-	}
-	if int64(len(text)) > limit {
-		return nil, &DamageError{File: c.path(name), Err: fmt.Errorf("is larger than %d bytes", limit)}
-	}
-	return text, nil
-}
-
-// named gives an error of the root, which knows relative names only, the whole
-// path.
-func (c *Cache) named(name string, err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
-		err = pe.Err
-	}
-	return &fs.PathError{Op: "read", Path: c.path(name), Err: err}
 }

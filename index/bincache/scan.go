@@ -50,8 +50,7 @@ func (c *Cache) Scan(ctx context.Context, hashes []string, found func(*narinfo.N
 		return err
 	}
 	// If the medium went away, what looked like damage was none.
-	_, err := c.readFile(InfoFile, maxNarInfo)
-	return err
+	return c.Present()
 }
 
 // report passes on what came of reading a narinfo. Whatever keeps one from

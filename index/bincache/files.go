@@ -1,0 +1,90 @@
+package bincache
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+// The methods below reach any file of the cache, by its name relative to the
+// directory, with slashes. They never leave the directory: a symlink that leads
+// out is an error.
+
+var errNotRegular = errors.New("is not a regular file")
+
+// OpenFile opens a file for reading, and says what it is. What is no regular
+// file is a *DamageError. It does not wait: what looks like a file may be a
+// pipe, which nobody would ever write to. The caller closes it.
+func (c *Cache) OpenFile(name string) (*os.File, fs.FileInfo, error) {
+	f, err := c.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, c.named(name, err)
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = &DamageError{File: c.path(name), Err: errNotRegular}
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, st, nil
+}
+
+// ReadFile reads a file whole. One of more than limit bytes is a *DamageError.
+func (c *Cache) ReadFile(name string, limit int64) ([]byte, error) {
+	f, _, err := c.OpenFile(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, c.named(name, err)
+	}
+	if int64(len(text)) > limit {
+		return nil, &DamageError{File: c.path(name), Err: fmt.Errorf("is larger than %d bytes", limit)}
+	}
+	return text, nil
+}
+
+// Lstat describes a file, directory or symlink.
+func (c *Cache) Lstat(name string) (fs.FileInfo, error) {
+	st, err := c.root.Lstat(name)
+	if err != nil {
+		return nil, c.named(name, err)
+	}
+	return st, nil
+}
+
+// ReadDir lists a directory, "." is the cache, in no order. Beside an error it
+// returns what could be read.
+func (c *Cache) ReadDir(name string) ([]fs.DirEntry, error) {
+	dir, err := c.root.Open(name)
+	if err != nil {
+		return nil, c.named(name, err)
+	}
+	defer dir.Close()
+	entries, err := dir.ReadDir(-1)
+	if err != nil {
+		return entries, c.named(name, err)
+	}
+	return entries, nil
+}
+
+// named gives an error of the root, which knows relative names only, the whole
+// path.
+func (c *Cache) named(name string, err error) error {
+	var damage *DamageError
+	if errors.As(err, &damage) {
+		return err
+	}
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err
+	}
+	return &fs.PathError{Op: "read", Path: c.path(name), Err: err}
+}
