@@ -165,6 +165,7 @@ func (a *archiver) verifyContent(j *job) error {
 	if err != nil {
 		return err
 	}
+	j.warnings = listing.Warnings(a.store.RealPath(j.info.Path))
 	j.listing, err = listingJSON(listing)
 	return err
 }

@@ -12,11 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	maxOpenDirs    = 32 // directories that a dump keeps open, the innermost ones
-	maxWarnings    = 20
-	caseHackSuffix = "~nix~case~hack~" // Nix's caseHackSuffix
-)
+const maxOpenDirs = 32 // directories that a dump keeps open, the innermost ones
 
 // Dump writes the NAR of the file, directory or symlink at path to w, the same
 // bytes as `nix-store --dump` on Linux, and returns its listing. A file is
@@ -27,8 +23,7 @@ const (
 // is dumped makes it fail, and so does a file that does not deliver as many
 // bytes as it had when it was opened. The NAR in w is then incomplete.
 //
-// The warnings name the paths that Nix dumps and restores but newer or other
-// Nix does not, each with the reason. Between chunks the context is looked at;
+// The warnings are those of Listing.Warnings. Between chunks the context is looked at;
 // its error is returned wrapped.
 func Dump(ctx context.Context, w io.Writer, path string) (*Listing, []string, error) {
 	d := &dumper{ctx: ctx, root: filepath.Clean(path), w: NewWriter(w)}
@@ -41,21 +36,19 @@ func Dump(ctx context.Context, w io.Writer, path string) (*Listing, []string, er
 	if err != nil {
 		return nil, nil, err
 	}
-	return l, d.warned(), nil
+	return l, l.Warnings(d.root), nil
 }
 
 // A dumper is one call of Dump.
 type dumper struct {
-	ctx       context.Context
-	root      string
-	w         *Writer
-	list      Builder
-	open      []dumpDir // from the root to the directory that is dumped
-	dirBuf    []byte    // of readDir
-	names     []byte    // of readDir
-	linkBuf   []byte
-	warnings  []string
-	nWarnings int
+	ctx     context.Context
+	root    string
+	w       *Writer
+	list    Builder
+	open    []dumpDir // from the root to the directory that is dumped
+	dirBuf  []byte    // of readDir
+	names   []byte    // of readDir
+	linkBuf []byte
 }
 
 // A dumpDir is a directory that is being dumped.
@@ -110,7 +103,6 @@ func (d *dumper) node(fd int, file string, h Header) error {
 			return d.failed(h.Name, err)
 		}
 	}
-	d.check(&h)
 	switch h.Type {
 	case Directory:
 		return d.enter(fd, file, h)
@@ -282,32 +274,6 @@ func (d *dumper) close() {
 	for i := range d.open {
 		d.open[i].shut()
 	}
-}
-
-// check collects warnings about a node.
-func (d *dumper) check(h *Header) {
-	// Below the first of them, all are too deep: one warning for each branch.
-	if h.Depth == StrictDepth {
-		d.warn(h.Name, fmt.Sprintf("nested %d deep: newer Nix restores only less than that", h.Depth))
-	}
-	if strings.Contains(h.Name, caseHackSuffix) {
-		d.warn(h.Name, fmt.Sprintf("the name contains %q: Nix with its case hack (macOS) does not restore or dump it as it is", caseHackSuffix))
-	}
-}
-
-// warn adds a warning about name in the innermost directory.
-func (d *dumper) warn(name, reason string) {
-	if d.nWarnings++; d.nWarnings <= maxWarnings {
-		d.warnings = append(d.warnings, d.path(name)+": "+reason)
-	}
-}
-
-// warned returns the warnings, with the number of those that were dropped.
-func (d *dumper) warned() []string {
-	if more := d.nWarnings - maxWarnings; more > 0 {
-		return append(d.warnings, fmt.Sprintf("%s: %d more warnings like these", d.root, more))
-	}
-	return d.warnings
 }
 
 // path returns the path of name in the innermost directory, or of that
