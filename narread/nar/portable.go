@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sort"
 	"strings"
+	"unicode/utf8"
 )
 
 const (
@@ -75,7 +76,7 @@ func (w *warner) collisions(dir *entry) {
 	for i := range children {
 		name := w.l.name(&children[i])
 		lower := strings.ToLower(name)
-		if lower == name {
+		if lower == name || !utf8.ValidString(name) {
 			continue
 		}
 		other, found := folded[lower]
