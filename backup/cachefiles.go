@@ -159,6 +159,10 @@ func hidden(base string) bool {
 	return false
 }
 
+// Temporary reports whether a file in a cache is temporary, a lock, or none of a
+// cache, by its name: CacheFiles does not show it.
+func Temporary(base string) bool { return hidden(base) }
+
 // Names returns the names in a directory, sorted; those of directories end in a
 // slash. As long as nothing changes, the same slice comes again; it must not be
 // modified.

@@ -24,6 +24,10 @@ import (
 // (Nix 2.4-2.34 want realisations, 2.35 and later build-trace-v2.)
 var cacheDirs = []string{narDir, logDir, "realisations", "build-trace-v2"}
 
+// CacheDirs returns the names of the directories that Nix wants to find in a
+// binary cache.
+func CacheDirs() []string { return slices.Clone(cacheDirs) }
+
 //go:embed readme.txt
 var readmeText string
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/narvault/narvault/index"
 	"github.com/narvault/narvault/index/bincache"
@@ -36,6 +37,29 @@ func (b *Backup) userIndexDir() (string, error) {
 		return "", err
 	}
 	return index.UserDir(id, "")
+}
+
+// IndexDirs returns where there may be an index of this backup, in the order in
+// which they are used: in it, and in the user's cache directory.
+func (b *Backup) IndexDirs() []string {
+	var dirs []string
+	if !b.foreign {
+		dirs = append(dirs, b.path(indexDir))
+	}
+	if dir, err := b.userIndexDir(); err == nil {
+		dirs = append(dirs, dir)
+	}
+	return slices.DeleteFunc(dirs, func(dir string) bool { return index.Suits(dir, false) != nil })
+}
+
+// OpenIndex opens the index in dir. The errors are those of index.Open; what
+// belongs to another cache is damage. The caller closes it.
+func (b *Backup) OpenIndex(dir string) (*index.Index, error) {
+	id, err := b.identity()
+	if err != nil {
+		return nil, err
+	}
+	return index.Open(dir, index.Options{Cache: id})
 }
 
 // BuildIndex brings the index in dir up to date with the cache's files. With

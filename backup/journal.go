@@ -74,6 +74,20 @@ func (j *journal) load() (map[narinfo.Hash]narFile, error) {
 	return known, nil
 }
 
+// PendingNARs returns the URLs of the NAR files that an interrupted run finished,
+// or one that is under way, and whose narinfos may not be written yet.
+func (b *Backup) PendingNARs() map[string]bool {
+	pending := make(map[string]bool)
+	known, err := newJournal(disk.OS{}, b.dir).load()
+	if b.foreign || err != nil {
+		return pending // the journal saves work, no more
+	}
+	for _, n := range known {
+		pending[n.URL] = true
+	}
+	return pending
+}
+
 // add makes the memory of files durable.
 func (j *journal) add(files []narFile) error {
 	if j.file == nil {

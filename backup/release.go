@@ -159,6 +159,21 @@ func (b *Backup) Release(id ReleaseID) (*Release, error) {
 	if err != nil {
 		return nil, b.releaseError(id, err)
 	}
+	return parseRelease(id, name, text)
+}
+
+// PreviousRelease reads the release.json that a release had before its last
+// change. The error is fs.ErrNotExist when there is none.
+func (b *Backup) PreviousRelease(id ReleaseID) (*Release, error) {
+	name := b.releasePath(id, previousDir, releaseFile)
+	text, err := readRegular(name)
+	if err != nil {
+		return nil, err
+	}
+	return parseRelease(id, name, text)
+}
+
+func parseRelease(id ReleaseID, name string, text []byte) (*Release, error) {
 	r := new(Release)
 	if err := json.Unmarshal(text, r); err != nil {
 		return nil, &bincache.DamageError{File: name, Err: err}
@@ -193,6 +208,21 @@ func (b *Backup) Closure(id ReleaseID) ([]storepath.Path, error) {
 	if err != nil {
 		return nil, b.releaseError(id, err)
 	}
+	return b.parseClosure(name, text)
+}
+
+// PreviousClosure reads the closure.txt that a release had before its last
+// change, as Closure does. The error is fs.ErrNotExist when there is none.
+func (b *Backup) PreviousClosure(id ReleaseID) ([]storepath.Path, error) {
+	name := b.releasePath(id, previousDir, closureFile)
+	text, err := readRegular(name)
+	if err != nil {
+		return nil, err
+	}
+	return b.parseClosure(name, text)
+}
+
+func (b *Backup) parseClosure(name string, text []byte) ([]storepath.Path, error) {
 	paths, err := parseClosure(text, b.Cache.StoreDir())
 	if err != nil {
 		return nil, &bincache.DamageError{File: name, Err: err}

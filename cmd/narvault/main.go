@@ -144,6 +144,7 @@ func commands() []group {
 		{"Keeping", []command{
 			&forgetCommand{},
 			&gcCommand{},
+			&checkCommand{},
 			&indexCommand{},
 			&hydraCommand{},
 		}},

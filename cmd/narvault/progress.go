@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"sync/atomic"
@@ -9,16 +10,18 @@ import (
 	"github.com/schollz/progressbar/v3"
 
 	"github.com/narvault/narvault/backup"
+	"github.com/narvault/narvault/backup/check"
 	"github.com/narvault/narvault/narread/storepath"
 )
 
-// A progress shows how far a backup or a restore is: a bar on a terminal, a line now and
-// then elsewhere, nothing when quiet.
+// A progress shows how far a backup, a restore or a check is: a bar on a
+// terminal, a line now and then elsewhere, nothing when quiet.
 type progress struct {
 	w     io.Writer
 	quiet bool
 	tty   bool
-	total backup.Amount
+	noun  string        // what is counted; "" is store paths
+	total backup.Amount // of these, and their bytes
 	bar   *progressbar.ProgressBar
 	read  atomic.Int64
 	paths atomic.Int64
@@ -50,6 +53,18 @@ func (p *progress) restoreHooks() backup.RestoreProgress {
 		h.Read = p.bytes
 	}
 	return h
+}
+
+// checkHooks are hooks for a check, which counts NAR files.
+func (p *progress) checkHooks() check.Progress {
+	return check.Progress{
+		Planned: func(narFiles int, fileSize int64) {
+			p.noun = "NAR files"
+			p.begin(backup.Amount{Paths: narFiles, NarSize: fileSize}, -1, "")
+		},
+		Read:    p.bytes,
+		Checked: p.done,
+	}
 }
 
 func (p *progress) planned(e backup.Estimate) {
@@ -97,7 +112,7 @@ func (p *progress) done() {
 }
 
 func (p *progress) counts() string {
-	return fmt.Sprintf("%d/%d store paths", p.paths.Load(), p.total.Paths)
+	return fmt.Sprintf("%d/%d %s", p.paths.Load(), p.total.Paths, cmp.Or(p.noun, "store paths"))
 }
 
 func (p *progress) lines(ended <-chan struct{}) {

@@ -3,6 +3,7 @@ package nar
 import (
 	"fmt"
 	"io"
+	"math"
 )
 
 const (
@@ -34,12 +35,19 @@ func ReadListing(r io.ReaderAt, size int64) (*Listing, error) {
 // *FormatError when a directory has two entries of one name. While it is made
 // a listing takes up to about 250 bytes an entry, not much more than an entry
 // has in the NAR: who limits the size of the NAR limits the memory.
-func (r *Reader) Listing() (*Listing, error) {
+func (r *Reader) Listing() (*Listing, error) { return r.ListingWithin(math.MaxInt32) }
+
+// ListingWithin is Listing for whoever cannot limit the size of the NAR: where
+// there are more than limit entries it stops, and returns nil without an error.
+func (r *Reader) ListingWithin(limit int) (*Listing, error) {
 	var b Builder
-	for {
+	for n := 0; ; n++ {
 		err := r.advance()
 		if err == io.EOF {
 			break
+		}
+		if err == nil && n == limit {
+			return nil, nil
 		}
 		if err == nil {
 			err = b.addNode(&r.cur)

@@ -49,7 +49,7 @@ func ParseCA(s string) (ContentAddress, error) {
 		}
 		return ContentAddress{m, d}, err
 	}
-	return ContentAddress{}, fmt.Errorf("content address %q: is neither text: nor fixed:", s)
+	return ContentAddress{}, fmt.Errorf("content address %q: begins with neither text nor fixed", s)
 }
 
 // StorePath returns the store path that what c is the address of has, if it is

@@ -1,0 +1,295 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/narvault/narvault/backup"
+	"github.com/narvault/narvault/narread/storepath"
+)
+
+// The names in the directory of releases.
+const (
+	releasesDir = "releases"
+	closureFile = "closure.txt"
+	releaseFile = "release.json"
+	previousDir = "previous"
+)
+
+// A release is one with a closure.txt, damaged or not.
+type release struct {
+	id    backup.ReleaseID
+	paths []int32 // of its closure, those that are there
+}
+
+const remedyRelease = "back the release up again"
+
+// readReleases checks what releases/ holds.
+func (c *checker) readReleases(context.Context) error {
+	if c.b.Foreign() {
+		return nil
+	}
+	for _, project := range c.readDir(releasesDir) {
+		at := path.Join(releasesDir, project.Name())
+		if !project.IsDir() {
+			c.oddFile(at)
+			continue
+		}
+		for _, name := range c.readDir(at) {
+			c.checkPlace(project.Name()+"/"+name.Name(), name)
+		}
+	}
+	return nil
+}
+
+// readDir lists a directory of the backup; one that is not there is empty.
+func (c *checker) readDir(dir string) []fs.DirEntry {
+	entries, err := os.ReadDir(filepath.Join(c.b.Dir(), dir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.add(trouble(Release, dir, err, "make it a directory again"))
+	}
+	return entries
+}
+
+// oddFile reports a file where there should be none.
+func (c *checker) oddFile(name string) {
+	kind, message := Orphan, "belongs to no release"
+	if backup.Temporary(path.Base(name)) {
+		kind, message = Leftover, "is a temporary file that somebody left"
+	}
+	st, err := os.Lstat(filepath.Join(c.b.Dir(), name))
+	if err == nil && c.start.Sub(st.ModTime()) >= settled {
+		c.add(Finding{Kind: kind, Severity: Note, File: name, Message: message})
+	}
+}
+
+// checkPlace checks what should be the directory of a release.
+func (c *checker) checkPlace(name string, entry fs.DirEntry) {
+	at := path.Join(releasesDir, name)
+	id, err := backup.ParseReleaseID(name)
+	if err != nil || !entry.IsDir() {
+		c.oddFile(at)
+		return
+	}
+	entries := c.readDir(at)
+	has := make(map[string]bool)
+	for _, e := range entries {
+		has[e.Name()] = true
+		if backup.Temporary(e.Name()) {
+			c.oddFile(path.Join(at, e.Name()))
+		}
+	}
+	switch {
+	case has[closureFile]:
+		c.checkRelease(id)
+	case has[releaseFile], has[previousDir]:
+		c.badRelease(id, closureFile, errors.New("is missing"))
+	default:
+		c.oddFile(at)
+	}
+	if has[previousDir] {
+		c.checkPrevious(id)
+	}
+}
+
+// badRelease reports an error met with a file of a release.
+func (c *checker) badRelease(id backup.ReleaseID, file string, err error) {
+	f := trouble(Release, path.Join(releasesDir, id.String(), file), err, remedyRelease)
+	f.Releases = []backup.ReleaseID{id}
+	c.add(f)
+}
+
+// checkRelease checks the record of a release against the cache. One that is
+// removed meanwhile is forgotten.
+func (c *checker) checkRelease(id backup.ReleaseID) {
+	closure, err := c.b.Closure(id)
+	if errors.Is(err, backup.ErrNoRelease) {
+		return
+	}
+	r := release{id: id}
+	if err != nil {
+		c.releases = append(c.releases, r)
+		c.badRelease(id, closureFile, err)
+		return
+	}
+	missing := c.resolve(&r, closure)
+	if len(missing) > 0 {
+		if again, err := c.b.Closure(id); err != nil || !contains(again, missing[0]) {
+			return // it is another one by now
+		}
+	}
+	c.releases = append(c.releases, r)
+	for _, p := range missing {
+		f := Finding{Kind: ReleasePath, Severity: Damage, File: path.Join(releasesDir, id.String(), closureFile),
+			Message: fmt.Sprintf("names %s, which has no narinfo", p), Remedy: remedyRelease}
+		f.StorePaths, f.Releases = []storepath.Path{p}, []backup.ReleaseID{id}
+		c.add(f)
+	}
+	c.checkClosed(id, &r)
+	c.checkRecord(id, &r, closure)
+}
+
+// resolve sets the numbers of the store paths of a closure, and returns those
+// that are not in the cache.
+func (c *checker) resolve(r *release, closure []storepath.Path) (missing []storepath.Path) {
+	for _, p := range closure {
+		i, found := c.table.number(p.Hash())
+		if found && !c.table.paths[i].gone {
+			if e := &c.table.paths[i]; e.path == "" {
+				e.path = p // its narinfo is damaged, and this is what it is called
+			} else if e.path != p {
+				missing = append(missing, p)
+				continue
+			}
+			r.paths = append(r.paths, i)
+			continue
+		}
+		if _, err := c.cache.Lookup(p); err != nil {
+			missing = append(missing, p)
+		}
+	}
+	return missing
+}
+
+func contains(paths []storepath.Path, p storepath.Path) bool {
+	for _, q := range paths {
+		if p == q {
+			return true
+		}
+	}
+	return false
+}
+
+// checkClosed reports a closure that lacks store paths which others in it refer
+// to: an export of the release could not be imported.
+func (c *checker) checkClosed(id backup.ReleaseID, r *release) {
+	in := make(map[int32]bool, len(r.paths))
+	for _, i := range r.paths {
+		in[i] = true
+	}
+	for _, i := range r.paths {
+		for _, ref := range c.table.paths[i].refs {
+			if in[ref] {
+				continue
+			}
+			in[ref] = true // once
+			f := Finding{Kind: ReleaseClosed, Severity: Damage, File: path.Join(releasesDir, id.String(), closureFile),
+				Message: fmt.Sprintf("lacks %s, which %s refers to", c.table.name(ref), c.table.name(i)), Remedy: remedyRelease}
+			f.Releases = []backup.ReleaseID{id}
+			c.add(f, ref)
+		}
+	}
+}
+
+// checkRecord checks release.json against closure.txt and the narinfos. A
+// backup replaces one after the other, so whatever does not fit is read again.
+func (c *checker) checkRecord(id backup.ReleaseID, r *release, closure []storepath.Path) {
+	if _, err := os.Lstat(filepath.Join(c.b.Dir(), releasesDir, id.String(), releaseFile)); errors.Is(err, fs.ErrNotExist) {
+		if c.b.Config().Version != 0 && c.recorded(id) {
+			c.badRelease(id, releaseFile, errors.New("is missing"))
+		}
+		return // hydra-backup wrote none
+	}
+	record, err := c.b.Release(id)
+	if err != nil {
+		c.badRelease(id, releaseFile, err)
+		return
+	}
+	problems := c.recordProblems(id, r, record, closure)
+	if len(problems) == 0 {
+		return
+	}
+	if again, err := c.b.Closure(id); err != nil || len(again) != len(closure) {
+		return
+	}
+	c.badRelease(id, releaseFile, errors.New(strings.Join(problems, "; ")))
+}
+
+// recorded reports whether a release was backed up by narvault before.
+func (c *checker) recorded(id backup.ReleaseID) bool {
+	_, err := os.Lstat(filepath.Join(c.b.Dir(), releasesDir, id.String(), previousDir, releaseFile))
+	return err == nil
+}
+
+// recordProblems says what in a release.json contradicts the rest.
+func (c *checker) recordProblems(id backup.ReleaseID, r *release, record *backup.Release, closure []storepath.Path) (problems []string) {
+	problem := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+	if record.Version < 1 {
+		problem("has no version")
+	}
+	if record.Project != id.Project || record.Name != id.Name {
+		problem("is of %s/%s", record.Project, record.Name)
+	}
+	if record.StoreDir != c.cache.StoreDir() {
+		problem("storeDir is %s", record.StoreDir)
+	}
+	if _, err := backup.ParseMethod(string(record.Method)); err != nil {
+		problem("%v", err)
+	}
+	if record.Created.IsZero() {
+		problem("has no time of creation")
+	}
+	if record.Paths != len(closure) {
+		problem("says %d store paths, %s has %d", record.Paths, closureFile, len(closure))
+	}
+	if size, known := c.narSize(r, len(closure)); known && size != record.NarSize {
+		problem("narSize is %d, of the store paths together it is %d", record.NarSize, size)
+	}
+	if record.Source.Kind == "" {
+		problem("has no source")
+	}
+	return append(problems, c.rootProblems(record, closure)...)
+}
+
+// narSize adds up the NARs of a release, if all are known.
+func (c *checker) narSize(r *release, paths int) (sum int64, known bool) {
+	for _, i := range r.paths {
+		e := &c.table.paths[i]
+		if e.nar == nil || len(e.nar.claims) != 1 {
+			return 0, false
+		}
+		sum += e.nar.claims[0].narSize
+	}
+	return sum, len(r.paths) == paths
+}
+
+func (c *checker) rootProblems(record *backup.Release, closure []storepath.Path) (problems []string) {
+	if len(record.Roots) == 0 {
+		return []string{"has no roots"}
+	}
+	for _, root := range record.Roots {
+		if !contains(closure, root.StorePath) {
+			problems = append(problems, fmt.Sprintf("its root %s is not in %s", root.StorePath, closureFile))
+			continue
+		}
+		if root.DrvPath == "" || root.DrvPath == root.StorePath {
+			continue
+		}
+		info, err := c.cache.Lookup(root.StorePath)
+		if err == nil && info.Deriver != "" && info.Deriver != root.DrvPath && !contains(closure, root.DrvPath) {
+			problems = append(problems, fmt.Sprintf("says that %s was made by %s, its narinfo that it was %s", root.StorePath, root.DrvPath, info.Deriver))
+		}
+	}
+	return problems
+}
+
+// checkPrevious checks that the record before can be read. What it names may be
+// gone.
+func (c *checker) checkPrevious(id backup.ReleaseID) {
+	_, closureErr := c.b.PreviousClosure(id)
+	_, releaseErr := c.b.PreviousRelease(id)
+	for name, err := range map[string]error{closureFile: closureErr, releaseFile: releaseErr} {
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		f := trouble(Release, path.Join(releasesDir, id.String(), previousDir, name), err, "remove it: it is the record before the last change, kept for undo")
+		f.Releases = []backup.ReleaseID{id}
+		c.add(f)
+	}
+}
