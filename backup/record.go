@@ -56,6 +56,7 @@ func (r *runner) newRecord() *Release {
 	}
 	if r.req.Record != nil {
 		*release = *r.req.Record
+		release.broken = false
 	}
 	if r.req.byRecord() {
 		release.Roots = r.selected.roots

@@ -2,6 +2,7 @@ package backup
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,6 +38,42 @@ type Release struct {
 
 	// unknown holds the fields of a newer format, which are kept.
 	unknown map[string]json.RawMessage
+	broken  bool // it has a checksum, and that is not right
+}
+
+// Intact reports whether a release that was read has the checksum that it says.
+// Those that narvault wrote at first have none.
+func (r *Release) Intact() bool { return !r.broken }
+
+// checksumKey is the field of release.json that has the SHA-256 of all others,
+// without white space and with their keys sorted.
+const checksumKey = "checksum"
+
+// sealed returns the text of release.json.
+func (r *Release) sealed() ([]byte, error) {
+	text, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(text, &all); err != nil {
+		return nil, err
+	}
+	out := *r
+	out.unknown = maps.Clone(r.unknown)
+	if out.unknown == nil {
+		out.unknown = make(map[string]json.RawMessage)
+	}
+	out.unknown[checksumKey] = recordSum(all)
+	return json.MarshalIndent(&out, "", "  ")
+}
+
+// recordSum returns the checksum, as JSON, of the fields of a release.json.
+func recordSum(all map[string]json.RawMessage) json.RawMessage {
+	all = maps.Clone(all)
+	delete(all, checksumKey)
+	text, _ := json.Marshal(all) // what was parsed can be written
+	return fmt.Appendf(nil, "\"sha256:%x\"", sha256.Sum256(text))
 }
 
 // A Source says where a release was taken from.
@@ -67,8 +104,13 @@ func (r *Release) UnmarshalJSON(text []byte) error {
 	if err := json.Unmarshal(text, (*plainRelease)(r)); err != nil {
 		return err
 	}
+	r.unknown = nil
 	if err := json.Unmarshal(text, &r.unknown); err != nil {
 		return err
+	}
+	if sum, has := r.unknown[checksumKey]; has {
+		r.broken = !bytes.Equal(sum, recordSum(r.unknown))
+		delete(r.unknown, checksumKey)
 	}
 	for _, field := range reflect.VisibleFields(reflect.TypeFor[plainRelease]()) {
 		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
@@ -276,7 +318,7 @@ func writeRelease(fsys disk.FS, b *Backup, r *Release, closure []storepath.Path,
 	if err := disk.MkdirAll(fsys, b.dir, dir); err != nil {
 		return fmt.Errorf("record release %s: %w", id, err)
 	}
-	text, err := json.MarshalIndent(r, "", "  ")
+	text, err := r.sealed()
 	if err != nil {
 		return fmt.Errorf("record release %s: %w", id, err)
 	}

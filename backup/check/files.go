@@ -148,11 +148,20 @@ func (c *checker) checkCacheInfo() {
 	if err != nil {
 		return // OpenDamaged could read it: it went
 	}
+	named := false
 	for line := range bytes.Lines(text) {
 		key, value, _ := strings.Cut(strings.TrimRight(string(line), "\n"), ":")
+		named = named || key == "StoreDir"
 		if f.Severity, f.Message = cacheInfoProblem(key, strings.TrimSpace(value)); f.Message != "" {
 			c.add(f)
 		}
+	}
+	if !named {
+		f.Severity, f.Message = Note, "does not say which store directory the cache is for: Nix takes any"
+		if c.b.Config().Version != 0 {
+			f.Severity = Warning // we always say it
+		}
+		c.add(f)
 	}
 }
 

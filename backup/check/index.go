@@ -69,7 +69,8 @@ func (c *checker) compareIndex(i int32, info *narinfo.NarInfo, text []byte) {
 	}
 	diffs := differences(record.Info, info)
 	if len(diffs) == 0 {
-		c.stale(i, "says the same as when it was indexed, in other bytes")
+		c.add(Finding{Kind: NarInfoIndex, Severity: Warning, File: c.narInfoFile(i), Remedy: remedyStale,
+			Message: "says the same as when it was indexed, but in other bytes"}, i)
 		return
 	}
 	message := "is not what was indexed: " + strings.Join(diffs, "; ")

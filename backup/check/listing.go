@@ -53,65 +53,51 @@ func (c *checker) compareListing(i int32, l *nar.Listing) {
 			Message: "cannot be right: names in the archive are not UTF-8, which JSON cannot hold"}, i)
 		return
 	}
-	if message := lsProblem(text, l); message != "" && json.Valid(text) {
-		c.add(Finding{Kind: Listing, Severity: Damage, File: c.fileName(name), Message: message, Remedy: remedyListing}, i)
+	if severity, message := lsProblem(text, l); message != "" && json.Valid(text) {
+		c.add(Finding{Kind: Listing, Severity: severity, File: c.fileName(name), Message: message, Remedy: remedyListing}, i)
 	}
-}
-
-// An lsNode is a node of a .ls file.
-type lsNode struct {
-	Type       string             `json:"type"`
-	Size       int64              `json:"size"`
-	Executable bool               `json:"executable"`
-	NarOffset  *int64             `json:"narOffset"`
-	Target     string             `json:"target"`
-	Entries    map[string]*lsNode `json:"entries"`
 }
 
 // lsProblem says where a .ls file contradicts a listing, or "". Offsets may be
 // missing: not all who write .ls files know them.
-func lsProblem(text []byte, l *nar.Listing) string {
-	var ls struct {
-		Version int     `json:"version"`
-		Root    *lsNode `json:"root"`
-	}
-	if err := json.Unmarshal(text, &ls); err != nil {
-		return err.Error()
-	}
-	if ls.Version != 1 || ls.Root == nil {
-		return fmt.Sprintf("has version %d, not 1, or no root", ls.Version)
+func lsProblem(text []byte, l *nar.Listing) (Severity, string) {
+	ls, err := parseLS(text)
+	if err != nil {
+		return Damage, err.Error()
 	}
 	nodes := make([]*lsNode, l.Len()) // by entry, in which parents come first
-	nodes[0] = ls.Root
+	nodes[0] = ls.root
 	for i := range nodes {
 		e := l.Entry(i)
 		if problem := nodes[i].problem(&e); problem != "" {
-			return fmt.Sprintf("contradicts the archive: %q %s", l.Path(i), problem)
+			return Damage, fmt.Sprintf("contradicts the archive: %q %s", l.Path(i), problem)
 		}
 		for j := e.First; j < e.First+e.N; j++ {
-			name := l.Entry(j).Name
-			if nodes[j] = nodes[i].Entries[name]; nodes[j] == nil {
-				return fmt.Sprintf("contradicts the archive: it lacks %q", l.Path(j))
+			if nodes[j] = nodes[i].entries[l.Entry(j).Name]; nodes[j] == nil {
+				return Damage, fmt.Sprintf("contradicts the archive: it lacks %q", l.Path(j))
 			}
 		}
 	}
-	return ""
+	if ls.unknown != "" {
+		return Warning, fmt.Sprintf("has a field %q, which Nix does not write", ls.unknown)
+	}
+	return "", ""
 }
 
 func (n *lsNode) problem(e *nar.Entry) string {
 	switch {
-	case n.Type != e.Type.String():
-		return fmt.Sprintf("is a %s, not a %s", e.Type, n.Type)
-	case e.Type == nar.Directory && len(n.Entries) != e.N:
-		return fmt.Sprintf("has %d entries, not %d", e.N, len(n.Entries))
-	case e.Type == nar.Regular && n.Size != e.Size:
-		return fmt.Sprintf("has %d bytes, not %d", e.Size, n.Size)
-	case e.Type == nar.Regular && n.Executable != e.Executable:
+	case n.kind != e.Type.String():
+		return fmt.Sprintf("is a %s, not a %s", e.Type, n.kind)
+	case e.Type == nar.Directory && len(n.entries) != e.N:
+		return fmt.Sprintf("has %d entries, not %d", e.N, len(n.entries))
+	case e.Type == nar.Regular && n.size != e.Size:
+		return fmt.Sprintf("has %d bytes, not %d", e.Size, n.size)
+	case e.Type == nar.Regular && n.executable != e.Executable:
 		return fmt.Sprintf("is executable: %v", e.Executable)
-	case e.Type == nar.Regular && n.NarOffset != nil && *n.NarOffset != e.Offset:
-		return fmt.Sprintf("is at offset %d, not %d", e.Offset, *n.NarOffset)
-	case e.Type == nar.Symlink && n.Target != e.Target:
-		return fmt.Sprintf("links to %q, not %q", e.Target, n.Target)
+	case e.Type == nar.Regular && n.offset != 0 && n.offset != e.Offset:
+		return fmt.Sprintf("is at offset %d, not %d", e.Offset, n.offset)
+	case e.Type == nar.Symlink && n.target != e.Target:
+		return fmt.Sprintf("links to %q, not %q", e.Target, n.target)
 	}
 	return ""
 }

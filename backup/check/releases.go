@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/narvault/narvault/backup"
@@ -120,7 +121,7 @@ func (c *checker) checkRelease(id backup.ReleaseID) {
 	}
 	missing := c.resolve(&r, closure)
 	if len(missing) > 0 {
-		if again, err := c.b.Closure(id); err != nil || !contains(again, missing[0]) {
+		if again, err := c.b.Closure(id); err != nil || !slices.Equal(again, closure) {
 			return // it is another one by now
 		}
 	}
@@ -155,15 +156,6 @@ func (c *checker) resolve(r *release, closure []storepath.Path) (missing []store
 		}
 	}
 	return missing
-}
-
-func contains(paths []storepath.Path, p storepath.Path) bool {
-	for _, q := range paths {
-		if p == q {
-			return true
-		}
-	}
-	return false
 }
 
 // checkClosed reports a closure that lacks store paths which others in it refer
@@ -201,11 +193,21 @@ func (c *checker) checkRecord(id backup.ReleaseID, r *release, closure []storepa
 		c.badRelease(id, releaseFile, err)
 		return
 	}
-	problems := c.recordProblems(id, r, record, closure)
+	if problems := c.recordProblems(id, record); len(problems) > 0 {
+		c.badRelease(id, releaseFile, errors.New(strings.Join(problems, "; ")))
+	}
+	problems := c.closureProblems(r, record, closure)
 	if len(problems) == 0 {
 		return
 	}
 	if again, err := c.b.Closure(id); err != nil || len(again) != len(closure) {
+		return
+	}
+	if before, err := c.b.PreviousClosure(id); err == nil && len(before) == record.Paths && len(before) != len(closure) {
+		f := Finding{Kind: Release, Severity: Warning, File: path.Join(releasesDir, id.String(), releaseFile),
+			Message: "is older than " + closureFile + ": a backup was interrupted between the two", Remedy: remedyRelease}
+		f.Releases = []backup.ReleaseID{id}
+		c.add(f)
 		return
 	}
 	c.badRelease(id, releaseFile, errors.New(strings.Join(problems, "; ")))
@@ -217,9 +219,12 @@ func (c *checker) recorded(id backup.ReleaseID) bool {
 	return err == nil
 }
 
-// recordProblems says what in a release.json contradicts the rest.
-func (c *checker) recordProblems(id backup.ReleaseID, r *release, record *backup.Release, closure []storepath.Path) (problems []string) {
+// recordProblems says what is wrong with a release.json by itself.
+func (c *checker) recordProblems(id backup.ReleaseID, record *backup.Release) (problems []string) {
 	problem := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+	if !record.Intact() {
+		problem("its checksum is wrong: it was changed")
+	}
 	if record.Version < 1 {
 		problem("has no version")
 	}
@@ -235,16 +240,34 @@ func (c *checker) recordProblems(id backup.ReleaseID, r *release, record *backup
 	if record.Created.IsZero() {
 		problem("has no time of creation")
 	}
+	if len(record.Roots) == 0 {
+		problem("has no roots")
+	}
+	for _, root := range record.Roots {
+		for _, p := range []storepath.Path{root.StorePath, root.DrvPath} {
+			if _, err := storepath.Parse(string(p)); err != nil && p != "" {
+				problem("root %v", err)
+			}
+		}
+	}
+	return problems
+}
+
+// closureProblems says what in a release.json contradicts closure.txt.
+func (c *checker) closureProblems(r *release, record *backup.Release, closure []storepath.Path) (problems []string) {
+	problem := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	if record.Paths != len(closure) {
 		problem("says %d store paths, %s has %d", record.Paths, closureFile, len(closure))
 	}
 	if size, known := c.narSize(r, len(closure)); known && size != record.NarSize {
 		problem("narSize is %d, of the store paths together it is %d", record.NarSize, size)
 	}
-	if record.Source.Kind == "" {
-		problem("has no source")
+	for _, root := range record.Roots {
+		if _, found := slices.BinarySearch(closure, root.StorePath); !found {
+			problem("its root %s is not in %s", root.StorePath, closureFile)
+		}
 	}
-	return append(problems, c.rootProblems(record, closure)...)
+	return problems
 }
 
 // narSize adds up the NARs of a release, if all are known.
@@ -259,31 +282,14 @@ func (c *checker) narSize(r *release, paths int) (sum int64, known bool) {
 	return sum, len(r.paths) == paths
 }
 
-func (c *checker) rootProblems(record *backup.Release, closure []storepath.Path) (problems []string) {
-	if len(record.Roots) == 0 {
-		return []string{"has no roots"}
-	}
-	for _, root := range record.Roots {
-		if !contains(closure, root.StorePath) {
-			problems = append(problems, fmt.Sprintf("its root %s is not in %s", root.StorePath, closureFile))
-			continue
-		}
-		if root.DrvPath == "" || root.DrvPath == root.StorePath {
-			continue
-		}
-		info, err := c.cache.Lookup(root.StorePath)
-		if err == nil && info.Deriver != "" && info.Deriver != root.DrvPath && !contains(closure, root.DrvPath) {
-			problems = append(problems, fmt.Sprintf("says that %s was made by %s, its narinfo that it was %s", root.StorePath, root.DrvPath, info.Deriver))
-		}
-	}
-	return problems
-}
-
 // checkPrevious checks that the record before can be read. What it names may be
 // gone.
 func (c *checker) checkPrevious(id backup.ReleaseID) {
 	_, closureErr := c.b.PreviousClosure(id)
-	_, releaseErr := c.b.PreviousRelease(id)
+	record, releaseErr := c.b.PreviousRelease(id)
+	if releaseErr == nil && !record.Intact() {
+		releaseErr = errors.New("its checksum is wrong: it was changed")
+	}
 	for name, err := range map[string]error{closureFile: closureErr, releaseFile: releaseErr} {
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			continue
