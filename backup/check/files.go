@@ -116,7 +116,7 @@ func (c *checker) walk(dir string, depth int) {
 // missing: Nix makes those that its version knows.
 func (c *checker) checkDirs() {
 	for _, dir := range backup.CacheDirs() {
-		st, err := c.cache.Lstat(dir)
+		_, err := c.cache.Lstat(dir)
 		f := Finding{Kind: CacheDir, Severity: Warning, File: c.fileName(dir), Remedy: "mkdir it; the next backup does so, too"}
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
@@ -126,10 +126,8 @@ func (c *checker) checkDirs() {
 			}
 		case err != nil:
 			f = trouble(CacheDir, f.File, err, "")
-		case st.IsDir(), st.Mode().Type() == fs.ModeSymlink:
-			continue // that a link leads out is seen when it is read
 		default:
-			f.Severity, f.Message = Damage, "is no directory"
+			continue // whether it is a directory is seen when it is read
 		}
 		c.add(f)
 	}

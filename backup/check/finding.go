@@ -56,8 +56,17 @@ const (
 	Leftover      Kind = "leftover"        // what a crash left
 	Index         Kind = "index"           // the index is damaged
 	IndexStale    Kind = "index-stale"     // the index is older than the files
-	Unverified    Kind = "unverified"      // nothing was read because the cache could not be
+	Memory        Kind = "memory"          // what was verified could not be noted
 )
+
+// Kinds returns all kinds.
+func Kinds() []Kind {
+	return []Kind{
+		CacheInfo, CacheDir, Config, NarInfo, NarInfoIndex, NarInfoOdd, Reference, NarMissing, NarSize, NarConflict, NarData,
+		NarFormat, NarPortable, NarContainer, Listing, Signature, Unsigned, ContentAddr, Release, ReleasePath, ReleaseClosed,
+		Realisation, DebugInfo, BuildLog, Orphan, Leftover, Index, IndexStale, Memory,
+	}
+}
 
 // A Finding is one thing that is not as it should be.
 type Finding struct {

@@ -1,6 +1,8 @@
 package check
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +13,8 @@ import (
 
 	"github.com/narvault/narvault/backup"
 	"github.com/narvault/narvault/backup/nixstore"
+	"github.com/narvault/narvault/index"
+	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
 	"github.com/narvault/narvault/narread/testenv"
 )
@@ -194,4 +198,61 @@ func (r *Report) finding(t testing.TB, k Kind) Finding {
 		t.Fatalf("there is no finding of kind %s: %+v", k, r.Findings)
 	}
 	return r.Findings[i]
+}
+
+// flipAt changes one bit of a file.
+func (s *scene) flipAt(name string, offset int) {
+	text := []byte(s.read(name))
+	text[offset] ^= 0x10
+	s.write(name, string(text))
+}
+
+// replace gives a store path another NAR, not packed, with a narinfo that fits.
+func (s *scene) replace(p storepath.Path, nar string) {
+	s.t.Helper()
+	sum := narinfo.Hash(sha256.Sum256([]byte(nar)))
+	b, err := backup.Open(s.dir, openOptions())
+	must(s.t, err)
+	defer b.Close()
+	info, err := b.Cache.Lookup(p)
+	must(s.t, err)
+	info.URL, info.Compression = "nar/"+sum.Nix32()+".nar", "none"
+	info.FileHash, info.FileSize = sum.String(), int64(len(nar))
+	info.NarHash, info.NarSize = sum, int64(len(nar))
+	s.write("cache/"+info.URL, nar)
+	s.write(narInfo(p), string(info.Bytes()))
+}
+
+// str is a string in a NAR.
+func str(s string) string {
+	var b []byte
+	b = binary.LittleEndian.AppendUint64(b, uint64(len(s)))
+	b = append(b, s...)
+	return string(append(b, make([]byte, -len(s)&7)...))
+}
+
+func strs(words ...string) string {
+	var b strings.Builder
+	for _, w := range words {
+		b.WriteString(str(w))
+	}
+	return b.String()
+}
+
+// unsortedNAR is a NAR that Nix 2.8 restores and newer ones refuse.
+var unsortedNAR = strs("nix-archive-1", "(", "type", "directory",
+	"entry", "(", "name", "b", "node", "(", "type", "symlink", "target", "x", ")", ")",
+	"entry", "(", "name", "a", "node", "(", "type", "symlink", "target", "x", ")", ")", ")")
+
+// indexWithout builds the index while a store path is not there.
+func (s *scene) indexWithout(p storepath.Path) {
+	s.t.Helper()
+	text := s.read(narInfo(p))
+	s.remove(narInfo(p))
+	b, err := backup.Open(s.dir, openOptions())
+	must(s.t, err)
+	defer b.Close()
+	_, err = b.BuildIndex(s.t.Context(), s.path("index"), true, index.BuildOptions{})
+	must(s.t, err)
+	s.write(narInfo(p), text)
 }

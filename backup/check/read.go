@@ -32,7 +32,7 @@ func (c *checker) readNARs(ctx context.Context) error {
 	c.readData.Left = len(c.table.nars) - c.readData.NarFiles
 	c.readData.Oldest = oldest(c.table.nars, m.last)
 	if saveErr := m.save(c.table.nars); saveErr != nil && err == nil {
-		c.add(Finding{Kind: Unverified, Severity: Note, File: c.relative(m.name),
+		c.add(Finding{Kind: Memory, Severity: Note, File: c.relative(m.name),
 			Message: fmt.Sprintf("what was verified could not be noted, so the next check does not know: %v", saveErr)})
 	}
 	return err
@@ -165,8 +165,11 @@ func (e *examination) run(ctx context.Context, f *os.File, size int64) {
 	case err != nil:
 		e.find(trouble(NarData, e.file, err, ""))
 	}
+	if len(e.out) > 0 && e.out[0].Severity == Damage {
+		return // of which the warnings come
+	}
 	for _, w := range e.warned {
-		e.find(Finding{Kind: NarContainer, Severity: Warning, Message: fmt.Sprintf("%v", w),
+		e.find(Finding{Kind: NarContainer, Severity: Warning, Message: w.Error(),
 			Remedy: "Nix from 2.34 on may not read it; a copy with \"nix copy\" is right"})
 	}
 }
@@ -204,6 +207,9 @@ func (e *examination) changed(message string, err error) {
 		}
 	case err == nil:
 		f.Message += "; its content is whole, NarHash is right"
+		for _, w := range e.warned {
+			f.Message += "; " + w.Error()
+		}
 	}
 	e.find(f)
 }

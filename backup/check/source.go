@@ -88,7 +88,7 @@ func (s *source) finish() error {
 	if s.fault != nil {
 		return s.fault
 	}
-	buf := make([]byte, 256<<10)
+	buf := make([]byte, min(256<<10, s.size-s.done))
 	for s.done < s.size {
 		n, err := s.f.ReadAt(buf[:min(int64(len(buf)), s.size-s.done)], s.done)
 		s.take(buf[:n], s.done)
