@@ -197,7 +197,7 @@ var harms = []harm{
 		want: wants("damage release " + one + "closure.txt"), says: "names no store path", hurts: " demo/one",
 	}, {
 		name: "closure.txt lacks a store path", do: func(s *scene) { s.edit(one+"closure.txt", s.lib.In("/nix/store")+"\n", "") },
-		want:  wants("warning release "+one+"release.json", "damage release-closure "+one+"closure.txt"),
+		want:  wants("damage release "+one+"release.json", "damage release-closure "+one+"closure.txt"),
 		says:  "-lib, which ",
 		hurts: "lib demo/one",
 	}, {
@@ -207,6 +207,7 @@ var harms = []harm{
 	}, {
 		name: "a backup was interrupted", do: func(s *scene) {
 			s.write(one+"previous/closure.txt", s.read(one+"closure.txt"))
+			s.write(one+"previous/release.json", s.read(one+"release.json"))
 			s.write(one+"closure.txt", s.note.In("/nix/store")+"\n")
 		},
 		want: wants("warning release " + one + "release.json"), says: "a backup was interrupted",

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -203,7 +204,7 @@ func (c *checker) checkRecord(id backup.ReleaseID, r *release, closure []storepa
 	if again, err := c.b.Closure(id); err != nil || len(again) != len(closure) {
 		return
 	}
-	if before, err := c.b.PreviousClosure(id); err == nil && len(before) == record.Paths && len(before) != len(closure) {
+	if c.interrupted(id, record) {
 		f := Finding{Kind: Release, Severity: Warning, File: path.Join(releasesDir, id.String(), releaseFile),
 			Message: "is older than " + closureFile + ": a backup was interrupted between the two", Remedy: remedyRelease}
 		f.Releases = []backup.ReleaseID{id}
@@ -211,6 +212,14 @@ func (c *checker) checkRecord(id backup.ReleaseID, r *release, closure []storepa
 		return
 	}
 	c.badRelease(id, releaseFile, errors.New(strings.Join(problems, "; ")))
+}
+
+// interrupted reports whether a backup replaced closure.txt and did not come to
+// release.json: that is then the one that was kept with the closure before.
+func (c *checker) interrupted(id backup.ReleaseID, record *backup.Release) bool {
+	before, err := c.b.PreviousRelease(id)
+	closure, closureErr := c.b.PreviousClosure(id)
+	return err == nil && closureErr == nil && len(closure) == record.Paths && reflect.DeepEqual(before, record)
 }
 
 // recorded reports whether a release was backed up by narvault before.
