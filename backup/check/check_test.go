@@ -28,6 +28,7 @@ import (
 var optional = map[string]string{
 	"narvault.json":               "the next backup writes it; until then the index counts as another cache's",
 	"lock":                        "is made again",
+	"locks/mutex":                 "is made again",
 	"index/lock":                  "is made again",
 	"index/CURRENT":               "there is no index then",
 	one + "previous/closure.txt":  "is for undo",

@@ -153,8 +153,8 @@ func concerns(f Finding, name string) bool {
 // No checksum covers these bytes, and nothing that is restored depends on them.
 func harmless(name string, good, bad []byte) string {
 	switch {
-	case name == "lock", name == "index/lock":
-		return "lock: tells who had it last"
+	case name == "lock", strings.HasPrefix(name, "locks/"), name == "index/lock":
+		return "locks: tell who had them last"
 	case name == "index/CURRENT" && bytes.EqualFold(bytes.TrimSpace(good), bad[:min(len(bad), len(good)-1)]):
 		return "index/CURRENT: hexadecimal digits in upper case, and its last byte"
 	case name == "narvault.json":

@@ -190,16 +190,6 @@ func (r *Report) want(t testing.TB, want ...string) {
 	}
 }
 
-// finding returns the only finding of a kind.
-func (r *Report) finding(t testing.TB, k Kind) Finding {
-	t.Helper()
-	i := slices.IndexFunc(r.Findings, func(f Finding) bool { return f.Kind == k })
-	if i < 0 {
-		t.Fatalf("there is no finding of kind %s: %+v", k, r.Findings)
-	}
-	return r.Findings[i]
-}
-
 // flipAt changes one bit of a file.
 func (s *scene) flipAt(name string, offset int) {
 	text := []byte(s.read(name))

@@ -272,3 +272,54 @@ func TestNixCache(t *testing.T) {
 		t.Errorf("read %q, want %q", got, want)
 	}
 }
+
+// A directory without nix-cache-info is a binary cache if it has a narinfo,
+// which tells the store directory.
+func TestOpenWithoutInfo(t *testing.T) {
+	dir := t.TempDir()
+	if Is(dir) {
+		t.Error("an empty directory is a cache")
+	}
+	write(t, filepath.Join(dir, hash+".narinfo"), narInfo("StorePath", "/gnu/store/"+base))
+	write(t, filepath.Join(dir, strings.Repeat("0", 32)+".narinfo"), "damaged")
+	if !Is(dir) {
+		t.Error("it is no cache")
+	}
+	c, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if c.StoreDir() != "/gnu/store" || c.StoreDirKnown() {
+		t.Errorf("store directory %s", c.StoreDir())
+	}
+	if err := c.Present(); err != nil {
+		t.Error(err)
+	}
+	if err := os.Remove(filepath.Join(dir, hash+".narinfo")); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Present(); err == nil {
+		t.Error("a cache of which nothing is left is present")
+	}
+}
+
+func TestOpenDamaged(t *testing.T) {
+	for _, c := range []struct{ info, want, message string }{
+		{"StoreDir: /nix/store\n", "/nix/store", ""},
+		{"StoreDir: nix/store\n", "/nix/store", "not an absolute path"},
+		{"StoreDir: /gnu/store\n", "/nix/store", "StoreDir is /gnu/store, but " + hash + ".narinfo and others are of /nix/store"},
+	} {
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, InfoFile), c.info)
+		write(t, filepath.Join(dir, hash+".narinfo"), narInfo())
+		cache, damage, err := OpenDamaged(dir, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cache.Close()
+		if cache.StoreDir() != c.want || (damage == nil) != (c.message == "") || damage != nil && !strings.Contains(damage.Error(), c.message) {
+			t.Errorf("%q: %s, %v", c.info, cache.StoreDir(), damage)
+		}
+	}
+}
