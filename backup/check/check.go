@@ -13,22 +13,22 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/nix-community/go-nix/pkg/narinfo/signature"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/narvault/narvault/backup"
 	"github.com/narvault/narvault/index"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread"
-	"github.com/narvault/narvault/narread/narinfo"
 )
 
 // Options say what is checked. The zero value checks all that can be without
 // reading NAR files.
 type Options struct {
-	ReadData    Selection           // which NAR files are read whole
-	TrustedKeys []narinfo.PublicKey // with them, signatures are verified
-	Workers     int                 // NAR files that are read at a time; 0: GOMAXPROCS
-	Cache       bincache.Options    // how they are; Warn is not used
+	ReadData    Selection             // which NAR files are read whole
+	TrustedKeys []signature.PublicKey // with them, signatures are verified
+	Workers     int                   // NAR files that are read at a time; 0: GOMAXPROCS
+	Cache       bincache.Options      // how they are; Warn is not used
 	Progress    Progress
 }
 

@@ -18,9 +18,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nix-community/go-nix/pkg/narinfo/signature"
+
 	"github.com/narvault/narvault/backup"
 	"github.com/narvault/narvault/narread"
-	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/testenv"
 )
 
@@ -335,10 +336,10 @@ func TestNixSignsAndAddresses(t *testing.T) {
 	nix("nix", append([]string{"store", "sign", "--store", "file://" + cache, "--key-file", "secret"}, paths...)...)
 	text, err := os.ReadFile(filepath.Join(dir, "public"))
 	must(t, err)
-	key, err := narinfo.ParseKey(string(text))
+	key, err := signature.ParsePublicKey(string(text))
 	must(t, err)
 	o := all
-	o.TrustedKeys = []narinfo.PublicKey{key}
+	o.TrustedKeys = []signature.PublicKey{key}
 	r, err := Run(t.Context(), cache, o)
 	must(t, err)
 	r.want(t)

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nix-community/go-nix/pkg/narinfo/signature"
+
 	"github.com/narvault/narvault/index"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
@@ -97,8 +99,8 @@ func (c *checker) stale(i int32, message string) {
 // a disk, no time changes.
 func (c *checker) whichDiffers(i int32, info *narinfo.NarInfo) string {
 	for _, text := range info.Sigs {
-		sig, err := narinfo.ParseSignature(text)
-		if err == nil && slices.ContainsFunc(c.o.TrustedKeys, func(k narinfo.PublicKey) bool { return k.Verify(info, sig) }) {
+		sig, err := signature.ParseSignature(text)
+		if err == nil && slices.ContainsFunc(c.o.TrustedKeys, func(k signature.PublicKey) bool { return k.Verify(info.Fingerprint(), sig) }) {
 			return "a trusted key has signed what the narinfo says; if the rest is right, too, \"narvault index\" builds the index anew"
 		}
 	}

@@ -9,8 +9,9 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/nix-community/go-nix/pkg/narinfo/signature"
+
 	"github.com/narvault/narvault/backup"
-	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
 )
 
@@ -278,7 +279,7 @@ var harms = []harm{
 		},
 		says: "no Nix reads it",
 	}, {
-		name: "signed by nobody", do: func(*scene) {}, o: Options{TrustedKeys: []narinfo.PublicKey{testKey}},
+		name: "signed by nobody", do: func(*scene) {}, o: Options{TrustedKeys: []signature.PublicKey{testKey}},
 		want: func(s *scene) []string {
 			return []string{"warning unsigned " + narInfo(s.lib), "warning unsigned " + narInfo(s.twin), "warning unsigned " + narInfo(s.top)}
 		},
@@ -288,7 +289,7 @@ var harms = []harm{
 			for _, p := range []storepath.Path{s.lib, s.twin, s.top} {
 				s.write(narInfo(p), s.read(narInfo(p))+"Sig: test-1:"+strings.Repeat("A", 86)+"==\n")
 			}
-		}, o: Options{TrustedKeys: []narinfo.PublicKey{testKey}},
+		}, o: Options{TrustedKeys: []signature.PublicKey{testKey}},
 		want: func(s *scene) []string {
 			return []string{"damage signature " + narInfo(s.lib), "damage signature " + narInfo(s.twin), "damage signature " + narInfo(s.top)}
 		},
@@ -298,8 +299,8 @@ var harms = []harm{
 
 const absent = "00000000000000000000000000000000-absent"
 
-var testKey = func() narinfo.PublicKey {
-	k, err := narinfo.ParseKey("test-1:1RWDFsyt3sbJxWu4gN2oGUyr3XdAGHYmznPxjePuD2s=")
+var testKey = func() signature.PublicKey {
+	k, err := signature.ParsePublicKey("test-1:1RWDFsyt3sbJxWu4gN2oGUyr3XdAGHYmznPxjePuD2s=")
 	if err != nil {
 		panic(err)
 	}

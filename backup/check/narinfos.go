@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"slices"
 
+	"github.com/nix-community/go-nix/pkg/narinfo/signature"
+
 	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
 )
@@ -120,21 +122,21 @@ func checkAddress(info *narinfo.NarInfo) error {
 func (c *checker) checkSignatures(i int32, info *narinfo.NarInfo) {
 	signed := info.CA != "" && checkAddress(info) == nil
 	for _, text := range info.Sigs {
-		sig, err := narinfo.ParseSignature(text)
+		sig, err := signature.ParseSignature(text)
 		if err != nil {
 			c.add(Finding{Kind: NarInfoOdd, Severity: Warning, File: c.narInfoFile(i),
 				Message: fmt.Sprintf("field Sig: %v: the newest Nix refuses the narinfo", err)}, i)
 			continue
 		}
 		known := false
-		good := slices.ContainsFunc(c.o.TrustedKeys, func(k narinfo.PublicKey) bool {
-			known = known || k.Name == sig.Key
-			return k.Verify(info, sig)
+		good := slices.ContainsFunc(c.o.TrustedKeys, func(k signature.PublicKey) bool {
+			known = known || k.Name == sig.Name
+			return k.Verify(info.Fingerprint(), sig)
 		})
 		signed = signed || good
 		if known && !good {
 			c.add(Finding{Kind: Signature, Severity: Damage, File: c.narInfoFile(i), Remedy: c.again("it"),
-				Message: fmt.Sprintf("the signature of %s is wrong: one of it, StorePath, NarHash, NarSize and References has changed", sig.Key)}, i)
+				Message: fmt.Sprintf("the signature of %s is wrong: one of it, StorePath, NarHash, NarSize and References has changed", sig.Name)}, i)
 			signed = true // somebody did
 		}
 	}

@@ -8,11 +8,11 @@ import (
 	"io"
 	"strings"
 
+	"github.com/nix-community/go-nix/pkg/narinfo/signature"
 	"github.com/spf13/cobra"
 
 	"github.com/narvault/narvault/backup"
 	"github.com/narvault/narvault/backup/check"
-	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
 )
 
@@ -91,7 +91,7 @@ func (c *checkCommand) options(o *check.Options, readData bool) (err error) {
 		}
 	}
 	for _, text := range c.keys {
-		key, err := narinfo.ParseKey(text)
+		key, err := signature.ParsePublicKey(text)
 		if err != nil {
 			return usageErrorf("--trusted-key: %v", err)
 		}
