@@ -132,7 +132,7 @@ func (c *backupCommand) hydraRequest(sel *hydra.Selection, r *hydra.Release, dat
 		req.Record.Roots = append(req.Record.Roots, rootsOf(&b)...)
 		req.Record.Builds = append(req.Record.Builds, recordOf(&b))
 	}
-	return &hydraRequest{req, skippedBuilds(r.Skipped)}, c.settle(req)
+	return &hydraRequest{req, skippedBuilds(id, r.Skipped)}, c.settle(req)
 }
 
 func rootsOf(b *hydra.Build) (roots []backup.Root) {
@@ -154,7 +154,7 @@ func recordOf(b *hydra.Build) backup.Build {
 }
 
 // skippedBuilds says which builds of a release are left out.
-func skippedBuilds(ids []int64) []string {
+func skippedBuilds(of backup.ReleaseID, ids []int64) []string {
 	if len(ids) == 0 {
 		return nil
 	}
@@ -166,5 +166,5 @@ func skippedBuilds(ids []int64) []string {
 		}
 		names = append(names, strconv.FormatInt(id, 10))
 	}
-	return []string{"builds that did not succeed, or are not finished, are left out: " + strings.Join(names, ", ")}
+	return []string{fmt.Sprintf("release %s: builds that did not succeed, or are not finished, are left out: %s", of, strings.Join(names, ", "))}
 }
