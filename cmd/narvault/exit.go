@@ -45,7 +45,7 @@ var errDamage = errors.New("damage found")
 func report(ctx context.Context, stderr io.Writer, err error) int {
 	code := exitCode(ctx, err)
 	switch {
-	case code == exitOK, errors.Is(err, errPartial):
+	case code == exitOK, errors.Is(err, errPartial), errors.As(err, new(*statusError)):
 	case code == exitInterrupted:
 		fmt.Fprintln(stderr, "narvault: interrupted")
 	case errors.Is(err, syscall.EPIPE):
@@ -69,10 +69,13 @@ func exitCode(ctx context.Context, err error) int {
 		archive   *narread.DamageError
 		coded     *codedError
 		config    *hydra.ConfigError
+		status    *statusError
 	)
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &status):
+		return status.code
 	case errors.As(err, &usage), errors.As(err, &config), errors.Is(err, backup.ErrReleaseID):
 		return exitUsage
 	case ctx.Err() != nil:

@@ -19,7 +19,7 @@ import (
 var version = "development"
 
 func main() {
-	caught := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
+	caught := append(hangup(), os.Interrupt, syscall.SIGTERM)
 	args, err := asCalled(os.Args)
 	if err != nil {
 		os.Exit(report(context.Background(), os.Stderr, err))
@@ -33,6 +33,14 @@ func main() {
 	})
 	stop()
 	os.Exit(code)
+}
+
+// hangup is SIGHUP, unless whoever started us wants it ignored (nohup).
+func hangup() []os.Signal {
+	if signal.Ignored(syscall.SIGHUP) {
+		return nil
+	}
+	return []os.Signal{syscall.SIGHUP}
 }
 
 // streams are what a command reads and writes.
@@ -70,7 +78,8 @@ Exit codes:
   3    done in part: what was left out is named
   4    damage found
   5    the backup is busy or locked
-  130  interrupted`
+  130  interrupted
+(narvault run passes the exit code of its command through.)`
 
 func newRoot(s streams) *cobra.Command {
 	root := &cobra.Command{
@@ -140,6 +149,8 @@ func commands() []group {
 		{"Restoring", []command{
 			&restoreCommand{},
 			&exportCommand{},
+			&runCommand{},
+			&enterCommand{},
 		}},
 		{"Keeping", []command{
 			&forgetCommand{},
