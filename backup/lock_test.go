@@ -17,22 +17,6 @@ import (
 	"github.com/narvault/narvault/narread/storepath"
 )
 
-const childVar = "NARVAULT_BACKUP_TEST_LOCK"
-
-// TestMain lets the test binary be a process that holds a lock until it is
-// killed.
-func TestMain(m *testing.M) {
-	if dir := os.Getenv(childVar); dir != "" {
-		if _, err := lockBackup(context.Background(), dir, excluding, LockOptions{Command: "child"}); err != nil {
-			fmt.Println(err)
-			os.Exit(1)
-		}
-		fmt.Println("locked")
-		select {}
-	}
-	os.Exit(m.Run())
-}
-
 func mustLock(t *testing.T, dir string, kind lockKind, o LockOptions) *backupLock {
 	t.Helper()
 	l, err := lockBackup(t.Context(), dir, kind, o)

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -38,7 +39,8 @@ var errPower = errors.New("the power is gone")
 // A powerFS is the real file system until its power fails at a chosen
 // operation. Then crash puts the disk into a state that a power cut may leave:
 // of every directory, the name changes since its last SyncDir may be lost from
-// some point on, and what was written to a file after its last Sync is lost.
+// some point on, and what was written to a file after its last Sync is lost. A
+// file that was moved to another directory may be in both.
 type powerFS struct {
 	t      *testing.T
 	failAt int   // the operation that fails, 0 for never
@@ -150,14 +152,22 @@ func (p *powerFS) Rename(from, to string) error {
 	if err := p.step(); err != nil {
 		return err
 	}
+	for dir := range p.pending {
+		if dir == from || strings.HasPrefix(dir, from+"/") {
+			p.t.Errorf("%s is moved before the names in it are durable", from)
+		}
+	}
 	restore := p.keep(to)
 	if err := (disk.OS{}).Rename(from, to); err != nil {
 		return err
 	}
 	file := p.files[from]
-	p.files[to] = file
-	delete(p.files, from)
+	if file != nil {
+		p.files[to] = file
+		delete(p.files, from)
+	}
 	p.changed(to, func() {
+		os.Remove(from) // if it has come back already, below
 		p.must(os.Rename(to, from))
 		delete(p.files, to)
 		p.files[from] = file
@@ -165,6 +175,11 @@ func (p *powerFS) Rename(from, to string) error {
 			restore()
 		}
 	})
+	if filepath.Dir(from) != filepath.Dir(to) {
+		// The new name is durable, that the old one is gone is not. (A directory
+		// cannot be in two places: that it is moved is one change.)
+		p.changed(from, func() { os.Link(to, from) })
+	}
 	return nil
 }
 
@@ -202,6 +217,9 @@ func (p *powerFS) Remove(name string) error {
 		return err
 	}
 	restore := p.keep(name)
+	if st, err := os.Lstat(name); err == nil && st.IsDir() {
+		restore = func() { p.must(os.Mkdir(name, 0o755)) }
+	}
 	if err := (disk.OS{}).Remove(name); err != nil {
 		return err
 	}
@@ -219,8 +237,8 @@ func (p *powerFS) revive() {
 	p.dead, p.failAt = false, 0
 }
 
-// crash takes back what was not made durable. Directories that are deeper go
-// first, so that one that was lost takes its content along.
+// crash takes back what was not made durable. A directory comes before what is
+// in it: one that is not there takes along what happened in it.
 func (p *powerFS) crash() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -230,23 +248,16 @@ func (p *powerFS) crash() {
 			p.must(os.Truncate(name, f.durable))
 		}
 	}
-	for _, dir := range byDepth(p.pending) {
+	for _, dir := range sortedKeys(p.pending) {
+		if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+			continue
+		}
 		ops := p.pending[dir]
 		survive := p.rng.IntN(len(ops) + 1)
 		for i := len(ops) - 1; i >= survive; i-- {
 			ops[i].undo()
 		}
 	}
-}
-
-func byDepth(pending map[string][]nameOp) []string {
-	dirs := sortedKeys(pending)
-	for i := 1; i < len(dirs); i++ {
-		for j := i; j > 0 && len(dirs[j]) > len(dirs[j-1]); j-- {
-			dirs[j], dirs[j-1] = dirs[j-1], dirs[j]
-		}
-	}
-	return dirs
 }
 
 // A powerFile knows how much of it is durable.
