@@ -32,6 +32,10 @@ bench: build ## the Go benchmarks, and whole commands beside those of Nix
 	go test -run='^$$' -bench=. -benchmem ./...
 	go run ./.ci/bench
 
+.PHONY: soak
+soak: build ## change, kill and verify a backup at random for three minutes (as root; SOAK='-seed N -duration 1h')
+	go run ./.ci/soak $(SOAK)
+
 .PHONY: install-deps
 install-deps: ## install what the tests and the demo need (Debian, as root)
 	.ci/install-deps nix fuse postgresql gcc tools

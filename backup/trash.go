@@ -18,14 +18,14 @@ import (
 
 // The trash holds a directory for each forget and gc that took something out:
 //
-//	trash/20261124T203015Z-ab12/...          at the path that it had in the backup
-//	trash/20261124T203015Z-ab12.purge/...    the same, being deleted
+//	trash/20261124T203015.123Z-ab12/...          at the path that it had in the backup
+//	trash/20261124T203015.123Z-ab12.purge/...    the same, being deleted
 //
 // so that everything can be put back with mv, and is by Unforget and by a
 // backup that needs it. The name says when that was, in UTC.
 const (
 	trashDir    = "trash"
-	stampLayout = "20060102T150405Z"
+	stampLayout = "20060102T150405.000Z"
 	purgeSuffix = ".purge"
 )
 
