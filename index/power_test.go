@@ -27,8 +27,8 @@ type powerDisk struct {
 	shadow string // where removed directories are kept
 
 	undo    map[string]map[string][]func() // by directory, and name in it without tempSuffix
-	durable map[string]bool     // files of generations being made that were synced
-	made    []string            // directories
+	durable map[string]bool                // files of generations being made that were synced
+	made    []string                       // directories
 }
 
 func newPowerDisk(t *testing.T, left int, fail error) *powerDisk {
@@ -126,7 +126,9 @@ func (d *powerDisk) RemoveAll(name string) error {
 
 // crash is the power cut. The deeper directories come first: what is in one that
 // was moved or removed is lost, or not, with the names that it has there.
-func (d *powerDisk) crash() {
+//
+// With pointerFirst, CURRENT alone reaches the disk in time.
+func (d *powerDisk) crash(pointerFirst bool) {
 	for _, dir := range d.made {
 		for _, at := range []string{dir, strings.Replace(dir, tempSuffix, "", 1)} {
 			files, _ := filepath.Glob(filepath.Join(at, "*"))
