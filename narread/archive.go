@@ -132,6 +132,14 @@ func (a *Archive) enterable() error {
 			return err
 		}
 		a.random, a.direct = fs, fs.checked
+	case formatXz:
+		bs, err := openXzBlocks(&a.file, &a.cache.dec, a.o.NarSize, a.frameLimit())
+		if err == errNoFrames {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		a.random, a.direct = bs, bs.check.Verified()
 	}
 	return nil
 }
@@ -145,11 +153,11 @@ func (a *Archive) frameLimit() int64 {
 // blocks returns the verified blocks, making them at the first call.
 func (a *Archive) blocks() (*blocks, error) {
 	return a.ready.get(func() (*blocks, error) {
-		_, frames := a.random.(*frames)
+		_, packed := a.random.(packed)
 		switch {
 		case a.direct:
 			return a.randomBlocks(), nil
-		case (a.random == nil || frames) && a.o.NarSize <= min(maxWhole, a.cache.max/2):
+		case (a.random == nil || packed) && a.o.NarSize <= min(maxWhole, a.cache.max/2):
 			w := &whole{fixed: fixed{size: a.o.NarSize, width: a.o.NarSize}, pass: a.boundedPass}
 			return &blocks{container: w}, nil
 		case a.random != nil:

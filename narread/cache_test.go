@@ -289,8 +289,8 @@ func TestWriteToStops(t *testing.T) {
 
 // firstBlock returns the size of the blocks in which WriteTo writes.
 func (a *Archive) firstBlock() int64 {
-	if fs, ok := a.random.(*frames); ok {
-		return fs.start(1)
+	if p, ok := a.random.(packed); ok {
+		return p.start(1)
 	}
 	return blockSize
 }

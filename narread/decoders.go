@@ -7,15 +7,17 @@ import (
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
+	"github.com/narvault/narvault/narread/xz"
 )
 
-// decoders are what decoding needs and archives share: the zstd decoder's
-// state, and buffers.
+// decoders are what decoding needs and archives share: the state of decoders,
+// and buffers.
 type decoders struct {
 	buffers buffers
 	once    sync.Once
 	zstd    *zstd.Decoder
 	err     error
+	xz      sync.Pool // of *xz.Decoder
 }
 
 // frame decodes one zstd frame, which must give exactly len(dst) bytes. As many
@@ -42,6 +44,16 @@ func (d *decoders) frame(src, dst []byte) error {
 		return fmt.Errorf("decodes to %d bytes, not to %d", len(out), len(dst))
 	}
 	return nil
+}
+
+// xzBlock decodes one block of an .xz file.
+func (d *decoders) xzBlock(b xz.Block, dst, src []byte) error {
+	x, ok := d.xz.Get().(*xz.Decoder)
+	if !ok {
+		x = new(xz.Decoder)
+	}
+	defer d.xz.Put(x)
+	return guard(func() error { return x.Block(b, dst, src) })
 }
 
 // buffers recycles memory for blocks, in classes: powers of two from 4 KiB to

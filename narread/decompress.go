@@ -24,7 +24,7 @@ func Decompress(src Source, size int64, name, compression string) (io.ReadCloser
 	d := &decompressor{s: newStream(f, format, 0)}
 	if err := guard(d.s.open); err != nil {
 		d.s.close()
-		return nil, d.failed(unexpected(err))
+		return nil, d.s.failed(unexpected(err))
 	}
 	return d, nil
 }
@@ -36,24 +36,10 @@ func (d *decompressor) Read(p []byte) (n int, err error) {
 		n, err = d.s.dec.Read(p)
 		return err
 	})
-	switch {
-	case err == nil:
-		return n, nil
-	case err == io.EOF && d.s.in.err == nil && d.s.ends != nil:
-		err = d.s.ends()
-	}
 	if err == nil || err == io.EOF && d.s.in.err == nil {
-		return n, io.EOF
+		return n, err
 	}
-	return n, d.failed(err)
-}
-
-// failed says what is wrong with the file, which the decoder may have hidden.
-func (d *decompressor) failed(err error) error {
-	if d.s.in.err != nil {
-		return d.s.in.err
-	}
-	return d.s.in.f.damage(-1, d.s.in.off, err)
+	return n, d.s.failed(err)
 }
 
 func (d *decompressor) Close() error {

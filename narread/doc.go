@@ -7,12 +7,13 @@
 //   - Direct. zstd in frames that state their size and carry a checksum, such as
 //     narvault writes: a block is a frame; it is found in the seek table at the
 //     end, or by walking the frames' headers, and its checksum is verified
-//     whenever it is decoded.
+//     whenever it is decoded. xz in blocks of up to 8 MiB with a check: they are
+//     found by the indexes.
 //   - Summed. No container at all, or zstd frames without checksums, such as
-//     Nix since 2.35 writes: at the first use one pass in order verifies the
-//     NarHash and keeps 64 bits of hash a block in memory, against which every
-//     later read of the block is compared.
-//   - Decoded. xz, bzip2, gzip, brotli, lz4, and zstd in one large frame cannot
+//     Nix since 2.35 writes, or xz blocks without a check: at the first use one
+//     pass in order verifies the NarHash and keeps 64 bits of hash a block in
+//     memory, against which every later read of the block is compared.
+//   - Decoded. xz and zstd in larger pieces, bzip2, gzip, brotli and lz4 cannot
 //     be entered in the middle: they are decoded once, in order, the NarHash is
 //     verified, and they are served from memory or from a temporary file.
 //
@@ -20,5 +21,6 @@
 // a [DamageError]; every other error comes from the medium or the machine, may
 // pass, and is not remembered.
 //
-// Sub-packages know the formats: nar the archive, zseek the seek table.
+// Sub-packages know the formats: nar the archive, zseek the seek table, xz the
+// .xz file.
 package narread

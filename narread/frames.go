@@ -16,34 +16,18 @@ const maxFrame = 16 << 20
 
 // frames is a NAR in zstd frames that say how large they are.
 type frames struct {
-	starts
-	f       *file
-	dec     *decoders
-	off     []int64  // of each frame in the file
-	packed  []uint32 // size of each frame
-	largest int64    // content of the largest frame
-	checked bool     // most frames carry a checksum; those that do not are known when they are decoded
-	lost    error    // why there are no more frames though there should be, or what follows them
-}
-
-// add appends a frame. One without content holds nothing to read.
-func (fs *frames) add(off int64, packed uint32, content int64) {
-	if content == 0 {
-		return
-	}
-	fs.off = append(fs.off, off)
-	fs.packed = append(fs.packed, packed)
-	fs.starts = append(fs.starts, fs.starts[len(fs.starts)-1]+content)
-	fs.largest = max(fs.largest, content)
+	table
+	checked bool  // most frames carry a checksum; those that do not are known when they are decoded
+	lost    error // why there are no more frames though there should be, or what follows them
 }
 
 // decode reads and decodes frame i, and verifies its checksum if it has one.
 func (fs *frames) decode(i int, dst []byte) (verified bool, err error) {
-	buf := fs.dec.buffers.get(int(fs.packed[i]))
-	defer fs.dec.buffers.put(buf)
-	if err := fs.f.read(buf.b, fs.off[i]); err != nil {
+	buf, err := fs.load(i, int(fs.packed[i]))
+	if err != nil {
 		return false, err
 	}
+	defer fs.dec.buffers.put(buf)
 	verified, err = checkFrame(buf.b, len(dst))
 	if err == nil {
 		err = fs.dec.frame(buf.b, dst)
@@ -107,19 +91,6 @@ func (fs *frames) confirm() (int, error) {
 	return len(fs.off), nil
 }
 
-func (fs *frames) length(i int) int64 { return fs.starts[i+1] - fs.starts[i] }
-
-// maxPacked bounds the size of a frame in the file by that of its content. An
-// encoder adds 3 bytes to each 128 KiB that do not compress; more is allowed.
-func maxPacked(content int64) int64 { return content + content/64 + 1024 }
-
-// maxCount bounds the number of frames, and so the memory for their table, which
-// is 20 bytes a frame: 1 TiB in frames of 256 KiB.
-func maxCount(narSize int64) int { return int(min(narSize/1024+64, 1<<22)) }
-
-// errNoFrames says that a file is no row of frames of known and bounded sizes.
-var errNoFrames = errors.New("no frames of known size")
-
 // openFrames finds the frames of a zstd file: in its seek table, or else by
 // walking them. Frames of more than limit are not for random access
 // (errNoFrames). warn tells of a seek table that is not right. Frames with
@@ -162,7 +133,7 @@ func tableFrames(f *file, narSize, limit int64) (*frames, error) {
 	if t.Content() != narSize {
 		return nil, fmt.Errorf("%w: of %d bytes of content, NarSize is %d", zseek.ErrBadTable, t.Content(), narSize)
 	}
-	fs := &frames{starts: starts{0}, f: f}
+	fs := &frames{table: newTable(f, nil)}
 	var off int64
 	for _, e := range t.Entries {
 		size := int64(e.Decompressed)

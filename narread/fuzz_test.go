@@ -47,31 +47,3 @@ func FuzzZstd(f *testing.F) {
 		}
 	})
 }
-
-// FuzzXzWalk holds the walk against the decoder: what the decoder takes to its
-// end, the walk takes too, unless it is for a dictionary that is too large.
-func FuzzXzWalk(f *testing.F) {
-	for _, p := range []packer{program("xz", "xz", "-0"), program("xz", "xz", "-0", "--block-size=100"), program("xz", "xz", "--check=none")} {
-		f.Add(p.pack(f, makeNAR(f, 300)))
-	}
-	f.Fuzz(func(t *testing.T, file []byte) {
-		w := newXzWalk()
-		_, err := w.Write(file)
-		if err == nil {
-			err = w.end()
-		}
-		bytewise := newXzWalk()
-		var berr error
-		for i := range file {
-			if _, berr = bytewise.Write(file[i : i+1]); berr != nil {
-				break
-			}
-		}
-		if berr == nil {
-			berr = bytewise.end()
-		}
-		if (err == nil) != (berr == nil) {
-			t.Errorf("at once: %v, byte by byte: %v", err, berr)
-		}
-	})
-}

@@ -143,6 +143,8 @@ var (
 	own      = packer{"own", "zstd", packOwn}
 	zstdSums = zstdFile("-1")
 	zstdBare = zstdFile("-1", "--no-check")
+
+	xzInBlocks = program("xz", "xz", "-0", "--block-size=200000", "-T2")
 )
 
 // packers make every kind of container that is read.
@@ -164,6 +166,9 @@ func packers() []packer {
 		xz, program("xz", "xz", "-1", "--check=none"),
 		program("xz", "xz", "-1", "--block-size=100000"),
 		program("xz", "xz", "-1", "--check=sha256", "--lzma2=dict=64KiB"),
+		program("xz", "xz", "-0", "--check=none", "--block-size=100000", "-T2"),
+		program("xz", "xz", "--check=crc32", "--x86", "--lzma2=preset=0", "--block-size=150000"),
+		xzInBlocks,
 		pieces(xz, 500_000, "xz streams"),
 		{"xz streams with padding", "xz", func(t testing.TB, nar []byte) []byte {
 			half := len(nar) / 2

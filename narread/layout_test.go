@@ -24,6 +24,8 @@ func TestLayout(t *testing.T) {
 		"own":                packOwn,
 		"without seek table": func(t testing.TB, n []byte) []byte { return dropTable(packOwn(t, n)) },
 		"with a gap":         skippableInFront,
+		"xz":                 xzInBlocks.pack,
+		"xz streams":         pieces(program("xz", "xz", "-0", "--check=crc32"), 300_000, "").pack,
 	} {
 		t.Run(name, func(t *testing.T) {
 			n, file, layout := layoutOf(t, pack)
@@ -61,7 +63,13 @@ func TestNoLayout(t *testing.T) {
 // A layout that is of another file, damaged or made up gives the content, or
 // errors.
 func TestWrongLayout(t *testing.T) {
-	n, file, layout := layoutOf(t, packOwn)
+	for _, pack := range []func(testing.TB, []byte) []byte{packOwn, xzInBlocks.pack} {
+		tryWrongLayouts(t, pack)
+	}
+}
+
+func tryWrongLayouts(t *testing.T, pack func(testing.TB, []byte) []byte) {
+	n, file, layout := layoutOf(t, pack)
 	check := func(what string, wrong []byte) {
 		t.Helper()
 		o := optionsFor(n, "zstd")
@@ -89,18 +97,21 @@ func TestWrongLayout(t *testing.T) {
 	}
 }
 
-// FuzzLayout: no panic; frames lie in the file and make up the NAR.
+// FuzzLayout: no panic; blocks lie in the file and make up the NAR.
 func FuzzLayout(f *testing.F) {
 	n, packed, layout := layoutOf(f, packOwn)
 	f.Add(layout)
+	_, _, layout = layoutOf(f, xzInBlocks.pack)
+	f.Add(layout)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		fs, err := layoutFrames(&file{size: int64(len(packed))}, nil, data, int64(len(n)), maxFrame)
+		c, _, err := layoutBlocks(&file{size: int64(len(packed))}, nil, data, int64(len(n)), maxFrame)
 		if err != nil {
 			return
 		}
+		fs := c.places()
 		for i, off := range fs.off {
 			if off < 0 || off+int64(fs.packed[i]) > int64(len(packed)) || fs.starts[i+1] <= fs.starts[i] {
-				t.Fatalf("frame %d", i)
+				t.Fatalf("block %d", i)
 			}
 		}
 		if fs.starts[fs.count()] != int64(len(n)) {

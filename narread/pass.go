@@ -103,8 +103,8 @@ func (a *Archive) begin(c container, i int, before chan struct{}) *decoding {
 // depth returns how many blocks inOrder holds at a time.
 func (a *Archive) depth(c container) int {
 	largest := int64(blockSize)
-	if fs, ok := c.(*frames); ok {
-		largest = fs.largest
+	if p, ok := c.(packed); ok {
+		largest = p.places().largest
 	}
 	return int(min(max(maxAhead/largest, 2), int64(runtime.GOMAXPROCS(0)+1)))
 }
@@ -147,8 +147,8 @@ func (a *Archive) sum() (blockSums, error) {
 func (a *Archive) randomBlocks() *blocks {
 	fail := func(i int, err error) error {
 		off := a.random.start(i)
-		if fs, ok := a.random.(*frames); ok {
-			off = fs.off[i]
+		if p, ok := a.random.(packed); ok {
+			off = p.places().off[i]
 		}
 		return a.file.damage(i, off, err)
 	}

@@ -29,6 +29,14 @@ func (f *file) read(p []byte, off int64) error {
 	return fmt.Errorf("read %s: %w", f.name, err)
 }
 
+// ReadAt implements io.ReaderAt, with the errors of read.
+func (f *file) ReadAt(p []byte, off int64) (int, error) {
+	if err := f.read(p, off); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
 func (f *file) damage(block int, off int64, err error) error {
 	return &DamageError{File: f.name, Block: block, Offset: off, Err: err}
 }

@@ -2,6 +2,7 @@ package narread
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 
@@ -11,7 +12,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
-	"github.com/ulikunitz/xz"
+
+	"github.com/narvault/narvault/narread/xz"
 )
 
 const (
@@ -30,7 +32,6 @@ type stream struct {
 	in   *fileReader
 	buf  *bufio.Reader // between in and the decoder
 	dec  io.Reader     // nil before the first block
-	ends func() error  // what the format wants at its end, or nil
 	stop func()        // frees the decoder, or nil
 	f    format
 }
@@ -42,14 +43,23 @@ func newStream(f *file, fm format, narSize int64) *stream {
 // decode fills dst with the block that follows the one before. With the last
 // block it checks that the container ends there too.
 func (s *stream) decode(i int, dst []byte) (bool, error) {
-	err := guard(func() error { return s.next(i, dst) })
-	switch {
-	case err == nil:
-		return false, nil
-	case s.in.err != nil: // the decoder may have hidden it
-		return false, s.in.err
+	if err := guard(func() error { return s.next(i, dst) }); err != nil {
+		return false, s.failed(err)
 	}
-	return false, s.in.f.damage(-1, s.in.off, err)
+	return false, nil
+}
+
+// failed returns the error of reading, which the decoder may have hidden, or
+// what is wrong with the file.
+func (s *stream) failed(err error) error {
+	if s.in.err != nil {
+		return s.in.err
+	}
+	var x *xz.Error
+	if errors.As(err, &x) {
+		return s.in.f.damage(-1, x.Offset, x.Err)
+	}
+	return s.in.f.damage(-1, s.in.off, err)
 }
 
 func (s *stream) next(i int, dst []byte) error {
@@ -61,7 +71,7 @@ func (s *stream) next(i int, dst []byte) error {
 	switch _, err := io.ReadFull(s.dec, dst); err {
 	case nil:
 	case io.EOF, io.ErrUnexpectedEOF:
-		return s.ended()
+		return errTooShort
 	default:
 		return err
 	}
@@ -69,16 +79,6 @@ func (s *stream) next(i int, dst []byte) error {
 		return nil
 	}
 	return s.end()
-}
-
-// ended says why there is no more: the file is cut off, or whole and too short.
-func (s *stream) ended() error {
-	if s.ends != nil {
-		if err := s.ends(); err != nil {
-			return err
-		}
-	}
-	return errTooShort
 }
 
 // end checks that nothing follows the last block.
@@ -92,25 +92,17 @@ func (s *stream) end() error {
 	case s.in.off < s.in.f.size || s.buf.Buffered() > 0:
 		return errGarbage
 	}
-	if s.ends != nil {
-		return s.ends()
-	}
 	return nil
 }
 
 // open makes the decoder.
 func (s *stream) open() (err error) {
-	var in io.Reader = s.in
-	if s.f == formatXz {
-		w := newXzWalk()
-		in, s.ends = io.TeeReader(s.in, w), w.end
-	}
-	s.buf = bufio.NewReaderSize(in, streamBuffer)
+	s.buf = bufio.NewReaderSize(s.in, streamBuffer)
 	switch s.f {
 	case formatZstd:
 		s.dec, err = s.openZstd()
 	case formatXz:
-		s.dec, err = xz.NewReader(s.buf)
+		s.dec = xz.NewReader(s.buf, maxWindow)
 	case formatBzip2:
 		s.dec = bzip2.NewReader(s.buf)
 	case formatGzip:

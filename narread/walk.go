@@ -14,7 +14,7 @@ import (
 // is larger than limit; anything wrong is a DamageError, beside which the frames
 // before it are returned, if there are any.
 func walkFrames(f *file, narSize, limit int64) (*frames, error) {
-	w := &frameWalk{f: f, fs: &frames{starts: starts{0}, f: f}, limit: limit}
+	w := &frameWalk{f: f, fs: &frames{table: newTable(f, nil)}, limit: limit}
 	err := w.all(narSize)
 	switch {
 	case err != nil && (w.fs.count() == 0 || !isDamage(err)):

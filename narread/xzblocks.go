@@ -1,0 +1,76 @@
+package narread
+
+import (
+	"errors"
+	"math"
+
+	"github.com/narvault/narvault/narread/xz"
+)
+
+// maxXzBlock is the largest content of an xz block that is decoded on its own.
+// Decoding takes about 1 s for 60 MiB.
+const maxXzBlock = maxWhole
+
+// maxXzCount is maxCount for xz: ReadIndex needs some 50 bytes a block.
+func maxXzCount(narSize int64) int { return min(maxCount(narSize), 1<<20) }
+
+// xzBlocks is a NAR in the blocks of an .xz file. In its table, packed is the
+// "Unpadded Size" of the index.
+type xzBlocks struct {
+	table
+	check xz.Check
+}
+
+// decode reads and decodes block i, and verifies its check if it has one.
+func (bs *xzBlocks) decode(i int, dst []byte) (verified bool, err error) {
+	b := xz.Block{Offset: bs.off[i], Unpadded: int64(bs.packed[i]), Size: int64(len(dst)), Check: bs.check}
+	buf, err := bs.load(i, int(b.Stored()))
+	if err != nil {
+		return false, err
+	}
+	defer bs.dec.buffers.put(buf)
+	if err := bs.dec.xzBlock(b, dst, buf.b); err != nil {
+		return false, bs.f.damage(i, b.Offset, err)
+	}
+	return b.Check.Verified(), nil
+}
+
+// openXzBlocks finds the blocks of an .xz file by its indexes. Blocks of more
+// than limit, and those of streams with different checks, are not for random
+// access (errNoFrames).
+func openXzBlocks(f *file, dec *decoders, narSize, limit int64) (*xzBlocks, error) {
+	blocks, err := xz.ReadIndex(f, f.size, maxXzCount(narSize))
+	var format *xz.Error
+	switch {
+	case err == xz.ErrTooMany:
+		return nil, errNoFrames
+	case errors.As(err, &format):
+		return nil, f.damage(-1, format.Offset, format.Err)
+	case err != nil:
+		return nil, err
+	}
+	left := narSize
+	for i, b := range blocks {
+		if b.Size > left {
+			return nil, f.damage(i, b.Offset, errTooLong)
+		}
+		left -= b.Size
+	}
+	if left > 0 {
+		return nil, f.damage(-1, f.size, errTooShort)
+	}
+	bs := &xzBlocks{table: newTable(f, dec)}
+	for _, b := range blocks {
+		switch {
+		case bs.count() == 0:
+			bs.check = b.Check
+		case bs.check != b.Check:
+			return nil, errNoFrames
+		}
+		if b.Size > min(limit, maxXzBlock) || b.Unpadded > min(maxPacked(b.Size), math.MaxUint32) {
+			return nil, errNoFrames
+		}
+		bs.add(b.Offset, uint32(b.Unpadded), b.Size)
+	}
+	return bs, nil
+}
