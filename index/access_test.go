@@ -118,20 +118,8 @@ func copyFile(t *testing.T, from, to string) {
 	must(t, errors.Join(err, out.Close()))
 }
 
-// mountTmpfs returns a new file system of its own.
-func mountTmpfs(t *testing.T, options string) string {
-	t.Helper()
-	testenv.Need(t, "root")
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
-		t.Skipf("mount: %v", err)
-	}
-	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
-	return dir
-}
-
 func TestReadOnlyFileSystem(t *testing.T) {
-	medium := mountTmpfs(t, "size=200m")
+	medium := testenv.Tmpfs(t, "size=200m")
 	f := newFakeCache(t, 20)
 	dir := filepath.Join(medium, "index")
 	f.build(dir, BuildOptions{})
@@ -149,7 +137,7 @@ func TestReadOnlyFileSystem(t *testing.T) {
 
 // Badger would die of a full disk.
 func TestFullDisk(t *testing.T) {
-	dir := filepath.Join(mountTmpfs(t, "size=80m"), "index")
+	dir := filepath.Join(testenv.Tmpfs(t, "size=80m"), "index")
 	f := newFakeCache(t, 20)
 	f.build(dir, BuildOptions{})
 	huge := hugeListing(t)

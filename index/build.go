@@ -73,7 +73,7 @@ func (o *BuildOptions) applyDefaults(c *bincache.Cache) {
 // container. It gives up when ctx ends, also while a whole container is being
 // decoded.
 func readContents(ctx context.Context, c *bincache.Cache, info *narinfo.NarInfo, shallow bool) (*nar.Listing, []byte, error) {
-	a, err := c.Archive(info)
+	a, err := c.ArchiveOnce(info)
 	if err != nil {
 		return nil, nil, err
 	}

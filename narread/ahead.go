@@ -112,7 +112,7 @@ func (c *Cache) aheadDepth(size int64) int {
 // the cache, and takes out what is not.
 func (a *Archive) anticipate(b *blocks, off, n int64) {
 	ahead, behind := a.seq.request(b, off, n, a.cache.aheadDepth(int64(b.length(b.find(off)))))
-	for i := ahead.from; i < ahead.to && missing(b.container, i) == nil; i++ {
+	for i := ahead.from; i < ahead.to && b.available(i); i++ {
 		a.ahead.Add(1) // the caller is between enter and leave, so Close does not wait yet
 		go a.decodeAhead(b, i)
 	}

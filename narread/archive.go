@@ -1,6 +1,7 @@
 package narread
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/narvault/narvault/narread/nar"
 	"github.com/narvault/narvault/narread/narinfo"
+	"github.com/narvault/narvault/narread/spool"
 )
 
 // maxNarSize keeps offsets far from overflowing: no medium holds as much.
@@ -34,8 +36,15 @@ type Options struct {
 	// opening it then reads nothing. One that cannot be of this file is not used.
 	// Where one is wrong all the same, reads return a DamageError.
 	Layout []byte
-	// SpoolDir is where temporary files go; "" means os.TempDir.
+	// Spool is where the NARs of archives that cannot be entered in the middle are
+	// kept; nil means that they go when the archive is closed.
+	Spool *spool.Dir
+	// SpoolDir is where their temporary files go without a Spool; "" means
+	// os.TempDir.
 	SpoolDir string
+	// Once says that Listing or WriteTo is all that will be wanted, once: nothing
+	// is kept for later reads, which may take as long as the first.
+	Once bool
 	// Warn, if not nil, is told by Open what is wrong but can be read all the
 	// same: a Compression that lies, a seek table that is damaged.
 	Warn func(error)
@@ -55,14 +64,17 @@ type Archive struct {
 	direct bool      // random verifies what it decodes, or most of it
 
 	ready   lazy[blocks]
-	sums    lazy[blockSums] // of the blocks of random
+	sums    lazy[blockSums] // of the blocks of random, or those of blockSize if there is none
 	listing lazy[nar.Listing]
 	seq     sequences
 
-	closing atomic.Bool    // set first, so that long work gives up
-	ahead   sync.WaitGroup // blocks being read ahead
-	mu      sync.RWMutex   // held for reading by all that use src
-	closed  bool           // guarded by mu
+	ctx        context.Context // ends when closing is set
+	end        context.CancelFunc
+	closing    atomic.Bool    // set first, so that long work gives up
+	ahead      sync.WaitGroup // blocks being read ahead
+	background sync.WaitGroup // passes into the spool
+	mu         sync.RWMutex   // held for reading by all that use src
+	closed     bool           // guarded by mu
 }
 
 // Open recognises the container of size bytes in src, and reads what it needs
@@ -82,6 +94,7 @@ func Open(src Source, size int64, o Options) (*Archive, error) {
 	if a.cache == nil {
 		a.cache = NewCache(defaultCache)
 	}
+	a.ctx, a.end = context.WithCancel(context.Background())
 	if a.enterByLayout() {
 		return a, nil
 	}
@@ -164,7 +177,7 @@ func (a *Archive) blocks() (*blocks, error) {
 			_, err := a.sum() // before a block of the cache is taken for what may last long
 			return a.randomBlocks(), err
 		}
-		return a.spool()
+		return a.spoolBlocks(), nil
 	})
 }
 
@@ -186,45 +199,66 @@ func (a *Archive) Size() int64 { return a.o.NarSize }
 // ReadAt reads bytes of the NAR, all of them verified. It implements
 // io.ReaderAt.
 func (a *Archive) ReadAt(p []byte, off int64) (int, error) {
+	return a.ReadAtContext(context.Background(), p, off)
+}
+
+// ReadAtContext is ReadAt, and waits for a container to be decoded as a whole
+// only until ctx ends; the decoding goes on for others.
+func (a *Archive) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
 	if err := a.enter(); err != nil {
 		return 0, err
 	}
 	defer a.leave()
-	return a.readAt(p, off)
+	return a.readAt(ctx, p, off)
 }
 
-func (a *Archive) readAt(p []byte, off int64) (int, error) {
+// respools is how often a read goes on after a spool file turned out to be bad.
+const respools = 2
+
+func (a *Archive) readAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, fmt.Errorf("read %s: negative offset %d", a.file.name, off)
 	}
 	if off >= a.o.NarSize {
 		return 0, io.EOF
 	}
+	want := p[:min(int64(len(p)), a.o.NarSize-off)]
+	n, err := a.readBlocks(ctx, want, off)
+	for range respools {
+		if err == nil || !a.respool(err) {
+			break
+		}
+		n, err = a.readBlocks(ctx, want, off)
+	}
+	if err == nil && n < len(p) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// readBlocks fills p from off on.
+func (a *Archive) readBlocks(ctx context.Context, p []byte, off int64) (n int, err error) {
 	b, err := a.blocks()
 	if err != nil {
 		return 0, err
 	}
-	want := p[:min(int64(len(p)), a.o.NarSize-off)]
-	if len(want) > 0 {
-		a.anticipate(b, off, int64(len(want)))
+	if len(p) > 0 {
+		a.anticipate(b, off, int64(len(p)))
 	}
-	n := 0
-	for i := b.find(off); n < len(want); i++ {
-		c, err := a.copyBlock(b, i, want[n:], off+int64(n))
+	for i := b.find(off); n < len(p); i++ {
+		c, err := a.copyBlock(ctx, b, i, p[n:], off+int64(n))
 		if err != nil {
 			return n, err
 		}
 		n += c
 	}
-	if n < len(p) {
-		return n, io.EOF
-	}
 	return n, nil
 }
 
 // copyBlock copies from block i what it has of the NAR from off on.
-func (a *Archive) copyBlock(b *blocks, i int, p []byte, off int64) (int, error) {
-	if err := missing(b.container, i); err != nil {
+func (a *Archive) copyBlock(ctx context.Context, b *blocks, i int, p []byte, off int64) (int, error) {
+	if err := b.await(ctx, i); err != nil {
+		a.retry(b)
 		return 0, err
 	}
 	e, err := a.cache.get(blockKey{a, i}, b.length(i), func(dst []byte) error { return b.read(i, dst) })
@@ -244,6 +278,9 @@ func (a *Archive) Listing() (*nar.Listing, error) {
 	}
 	defer a.leave()
 	return a.listing.get(func() (*nar.Listing, error) {
+		if a.o.Once && !a.direct {
+			return a.listInOrder()
+		}
 		r := &errorKeeper{a: a}
 		l, err := nar.ReadListing(r, a.o.NarSize)
 		switch {
@@ -264,7 +301,7 @@ type errorKeeper struct {
 }
 
 func (r *errorKeeper) ReadAt(p []byte, off int64) (int, error) {
-	n, err := r.a.readAt(p, off)
+	n, err := r.a.readAt(context.Background(), p, off)
 	if err != nil && err != io.EOF {
 		r.err = err
 	}
@@ -277,6 +314,7 @@ func (r *errorKeeper) ReadAt(p []byte, off int64) (int, error) {
 // closed if it is an io.Closer, and its error returned.
 func (a *Archive) Close() error {
 	a.closing.Store(true)
+	a.end()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed {
@@ -284,6 +322,7 @@ func (a *Archive) Close() error {
 	}
 	a.closed = true
 	a.ahead.Wait()
+	a.background.Wait()
 	a.cache.forget(a)
 	var err error
 	if b := a.ready.val.Load(); b != nil && b.close != nil {

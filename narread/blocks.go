@@ -1,14 +1,17 @@
 package narread
 
 import (
+	"context"
 	"sort"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/narvault/narvault/narread/spool"
 )
 
 // blockSize is the unit in which containers without blocks of their own are
 // verified and kept.
-const blockSize = 256 << 10
+const blockSize = spool.BlockSize
 
 // layout says how a NAR is cut into blocks.
 type layout interface {
@@ -58,9 +61,34 @@ func missing(c container, i int) error {
 	return nil
 }
 
+// await returns when block i can be decoded, or never will be.
+func (b *blocks) await(ctx context.Context, i int) error {
+	if s, ok := b.container.(*spooled); ok {
+		return s.await(ctx, i)
+	}
+	return missing(b.container, i)
+}
+
+// available reports whether block i can be decoded now.
+func (b *blocks) available(i int) bool {
+	if s, ok := b.container.(*spooled); ok {
+		return s.available(i)
+	}
+	return missing(b.container, i) == nil
+}
+
+// whole reports whether the whole NAR was verified and is in the spool.
+func (b *blocks) whole() bool {
+	s, ok := b.container.(*spooled)
+	return ok && s.whole() != nil
+}
+
 // read fills dst with block i, verified.
 func (b *blocks) read(i int, dst []byte) error {
 	verified, err := b.decode(i, dst)
+	if _, ok := b.container.(*spooled); ok && err != nil {
+		return b.fail(i, err)
+	}
 	if err != nil || verified {
 		return err
 	}

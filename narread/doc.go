@@ -8,14 +8,21 @@
 //     narvault writes: a block is a frame; it is found in the seek table at the
 //     end, or by walking the frames' headers, and its checksum is verified
 //     whenever it is decoded. xz in blocks of up to 8 MiB with a check: they are
-//     found by the indexes.
+//     found by the indexes. Damage is damage of one block; of zstd that was cut
+//     off, what is there can be read.
 //   - Summed. No container at all, or zstd frames without checksums, such as
 //     Nix since 2.35 writes, or xz blocks without a check: at the first use one
 //     pass in order verifies the NarHash and keeps 64 bits of hash a block in
 //     memory, against which every later read of the block is compared.
 //   - Decoded. xz and zstd in larger pieces, bzip2, gzip, brotli and lz4 cannot
-//     be entered in the middle: they are decoded once, in order, the NarHash is
-//     verified, and they are served from memory or from a temporary file.
+//     be entered in the middle: they are decoded once, in order. Small ones become
+//     one block of the cache. Larger ones go to a [spool.Dir], which keeps them
+//     for other processes and for later; nothing of them is served before the
+//     NarHash of the whole is verified (see the type spooled for why).
+//
+// What a pass has found out, [Archive.Layout] returns for the next time: with the
+// hashes of its blocks, a summed container is a direct one, and of one that has
+// to be decoded each block can be served as soon as it is there.
 //
 // Decoded blocks are kept in a [Cache] that archives share. What is damaged is
 // a [DamageError]; every other error comes from the medium or the machine, may

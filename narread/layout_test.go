@@ -97,25 +97,104 @@ func tryWrongLayouts(t *testing.T, pack func(testing.TB, []byte) []byte) {
 	}
 }
 
-// FuzzLayout: no panic; blocks lie in the file and make up the NAR.
+// FuzzLayout: no panic; blocks lie in the file and make up the NAR, and there
+// is a sum for each block.
 func FuzzLayout(f *testing.F) {
-	n, packed, layout := layoutOf(f, packOwn)
-	f.Add(layout)
-	_, _, layout = layoutOf(f, xzInBlocks.pack)
-	f.Add(layout)
-	f.Fuzz(func(t *testing.T, data []byte) {
-		c, _, err := layoutBlocks(&file{size: int64(len(packed))}, nil, data, int64(len(n)), maxFrame)
+	n, own, layout := layoutOf(f, packOwn)
+	f.Add(layout, int64(len(own)))
+	_, inBlocks, layout := layoutOf(f, xzInBlocks.pack)
+	f.Add(layout, int64(len(inBlocks)))
+	for _, p := range []packer{packers()[2], pieces(zstdBare, 300_000, ""), onePiece} {
+		file := p.pack(f, n)
+		a := open(f, file, Options{Name: "x.nar", Compression: p.compression, NarSize: int64(len(n)), NarHash: optionsFor(n, "").NarHash, Once: true})
+		_, err := a.Listing()
+		must(f, err)
+		f.Add(a.Layout(), int64(len(file)))
+	}
+	f.Fuzz(func(t *testing.T, data []byte, size int64) {
+		k, err := readLayout(&file{size: size}, nil, data, int64(len(n)), maxFrame)
 		if err != nil {
 			return
 		}
-		fs := c.places()
-		for i, off := range fs.off {
-			if off < 0 || off+int64(fs.packed[i]) > int64(len(packed)) || fs.starts[i+1] <= fs.starts[i] {
-				t.Fatalf("block %d", i)
-			}
+		blocks := fixed{int64(len(n)), blockSize}.count()
+		if p, ok := k.random.(packed); ok {
+			checkTable(t, p.places(), size, int64(len(n)))
+			blocks = p.count()
 		}
-		if fs.starts[fs.count()] != int64(len(n)) {
-			t.Errorf("content of %d bytes", fs.starts[fs.count()])
+		if k.sums != nil && len(k.sums) != blocks {
+			t.Errorf("%d sums of %d blocks", len(k.sums), blocks)
 		}
 	})
+}
+
+func checkTable(t *testing.T, fs *table, size, narSize int64) {
+	t.Helper()
+	for i, off := range fs.off {
+		if off < 0 || off+int64(fs.packed[i]) > size || fs.starts[i+1] <= fs.starts[i] {
+			t.Fatalf("block %d", i)
+		}
+	}
+	if fs.starts[fs.count()] != narSize {
+		t.Errorf("content of %d bytes", fs.starts[fs.count()])
+	}
+}
+
+// TestLayoutOfSums opens containers without checksums by a layout that has
+// hashes: nothing is read but the blocks that are wanted, and damage is damage
+// of one block.
+func TestLayoutOfSums(t *testing.T) {
+	n := makeNAR(t, 8_500_000)
+	for _, p := range []packer{packers()[2], pieces(zstdBare, 200_000, "zstd without checksums"), onePiece} {
+		t.Run(p.name, func(t *testing.T) {
+			file := p.pack(t, n)
+			o := optionsFor(n, p.compression)
+			o.Once, o.SpoolDir = true, t.TempDir()
+			a := open(t, file, o)
+			if a.Layout() != nil {
+				t.Error("a layout before anything is known")
+			}
+			l, err := a.Listing()
+			must(t, err)
+			if i, ok := l.Find("a00"); !ok || l.Entry(i).Size != 8_500_000 {
+				t.Error("another listing")
+			}
+			o.Layout, o.Once = a.Layout(), false
+			src := &counting{ReaderAt: bytes.NewReader(file)}
+			b, err := Open(src, int64(len(file)), o)
+			must(t, err)
+			defer b.Close()
+			if inPieces := p.compression != "gzip"; b.RandomAccess() != inPieces || inPieces && src.calls.Load() > 0 {
+				t.Errorf("RandomAccess %v, %d reads", b.RandomAccess(), src.calls.Load())
+			}
+			got, err := readAll(b, 100_000)
+			if err != nil || !bytes.Equal(got, n) {
+				t.Errorf("wrong bytes, error %v", err)
+			}
+			file[len(file)/2] ^= 1
+			damaged := readable(t, open(t, file, o), n, 100_000)
+			if bad := bytes.Count(asBytes(damaged), []byte{0}); bad == 0 || p.compression != "gzip" && bad > 7 {
+				t.Errorf("%d of %d pieces cannot be read", bad, len(damaged))
+			}
+			o.Layout[len(o.Layout)-3] ^= 1 // a sum of the last block
+			readable(t, open(t, file, o), n, 100_000)
+		})
+	}
+}
+
+// TestOnce lists without keeping anything.
+func TestOnce(t *testing.T) {
+	n := makeNAR(t, 300_000, 3)
+	for _, p := range packers() {
+		o := optionsFor(n, p.compression)
+		o.Once, o.SpoolDir, o.Cache = true, "/nowhere", NewCache(0)
+		l, err := open(t, p.pack(t, n), o).Listing()
+		if err != nil || l.Len() != 3 {
+			t.Errorf("%s: %v", p.name, err)
+		}
+	}
+	n = append(n, "more"...)
+	o := optionsFor(n, "gzip")
+	o.Once = true
+	_, err := open(t, onePiece.pack(t, n), o).Listing()
+	wantDamage(t, "more than a NAR", err)
 }

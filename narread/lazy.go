@@ -40,6 +40,9 @@ func (l *lazy[T]) get(make func() (*T, error)) (*T, error) {
 	return c.val, c.err
 }
 
+// forget makes the next get make the value anew, if it is v.
+func (l *lazy[T]) forget(v *T) { l.val.CompareAndSwap(v, nil) }
+
 // join returns the call that is under way, or begins one.
 func (l *lazy[T]) join() (c *call[T], mine bool) {
 	l.mu.Lock()

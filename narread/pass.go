@@ -1,8 +1,8 @@
 package narread
 
 import (
-	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -122,7 +122,9 @@ func (a *Archive) wholePass(emit func([]byte) error) error {
 // boundedPass is wholePass among others on the same cache: there are never more
 // at a time than CPUs. emit must not wait for readers of archives.
 func (a *Archive) boundedPass(emit func([]byte) error) error {
-	a.cache.passes.Acquire(context.Background(), 1) // no error without a deadline
+	if a.cache.passes.Acquire(a.ctx, 1) != nil {
+		return fmt.Errorf("read %s: %w", a.file.name, os.ErrClosed)
+	}
 	defer a.cache.passes.Release(1)
 	return a.wholePass(emit)
 }
@@ -173,13 +175,37 @@ func (a *Archive) WriteTo(w io.Writer) (int64, error) {
 		}
 		return err
 	}
-	var err error
-	if b := a.ready.val.Load(); b != nil && b.close != nil { // spooled: it need not be decoded again
-		err = a.pass(verified{b}, false, emit)
-	} else {
-		err = a.wholePass(emit)
+	err := a.writeSpooled(emit)
+	var bad *spoolError
+	if err == errNotSpooled || errors.As(err, &bad) {
+		a.respool(err)
+		err = a.wholePass(skipping(n, emit))
 	}
 	return n, err
+}
+
+var errNotSpooled = errors.New("not in the spool")
+
+// writeSpooled gives the whole NAR to emit if it need not be decoded again.
+func (a *Archive) writeSpooled(emit func([]byte) error) error {
+	b, done := a.spooledWhole()
+	if b == nil {
+		return errNotSpooled
+	}
+	defer done()
+	return a.pass(verified{b}, false, emit)
+}
+
+// skipping is emit without the first n bytes.
+func skipping(n int64, emit func([]byte) error) func([]byte) error {
+	return func(p []byte) error {
+		skip := min(n, int64(len(p)))
+		n -= skip
+		if p = p[skip:]; len(p) == 0 {
+			return nil
+		}
+		return emit(p)
+	}
 }
 
 // verified is a container whose decode verifies.

@@ -157,17 +157,17 @@ func TestKinds(t *testing.T) {
 		{small, pieces(zstdBare, 200_000, ""), 1 << 20, "*narread.frames direct=false n=5"},
 		{large, pieces(zstdBare, 3<<20, ""), 64 << 20, "*narread.frames direct=false n=4"},
 		{large, pieces(zstdSums, 3<<20, ""), 64 << 20, "*narread.frames direct=true n=4"},
-		{large, pieces(zstdSums, 3<<20, ""), 4 << 20, "*narread.spool direct=false n=41"},
+		{large, pieces(zstdSums, 3<<20, ""), 4 << 20, "*narread.spooled direct=false n=41"},
 		{large, zstdBare, 64 << 20, "*narread.frames direct=false n=1"},
-		{large, program("zstd", "zstd", "-1"), 64 << 20, "*narread.spool direct=false n=41"},
+		{large, program("zstd", "zstd", "-1"), 64 << 20, "*narread.spooled direct=false n=41"},
 		{small, program("xz", "xz", "-1"), 64 << 20, "*narread.xzBlocks direct=true n=1"},
 		{small, xzInBlocks, 0, "*narread.xzBlocks direct=true n=5"},
 		{small, program("xz", "xz", "-1", "--check=none"), 64 << 20, "*narread.whole direct=false n=1"},
 		{large, program("xz", "xz", "-0", "--check=none", "--block-size=3MiB"), 64 << 20, "*narread.xzBlocks direct=false n=4"},
 		{large, program("xz", "xz", "-0", "--check=crc32", "--block-size=8MiB"), 64 << 20, "*narread.xzBlocks direct=true n=2"},
-		{large, program("xz", "xz", "-0", "--block-size=9MiB"), 64 << 20, "*narread.spool direct=false n=41"},
-		{large, program("xz", "xz", "-0"), 64 << 20, "*narread.spool direct=false n=41"},
-		{small, program("xz", "xz", "-1"), 0, "*narread.spool direct=false n=4"},
+		{large, program("xz", "xz", "-0", "--block-size=9MiB"), 64 << 20, "*narread.spooled direct=false n=41"},
+		{large, program("xz", "xz", "-0"), 64 << 20, "*narread.spooled direct=false n=41"},
+		{small, program("xz", "xz", "-1"), 0, "*narread.spooled direct=false n=4"},
 	} {
 		if got := kind(tt.n, tt.p, tt.cache); got != tt.want {
 			t.Errorf("%s, cache %d: %s, want %s", tt.p.name, tt.cache, got, tt.want)

@@ -12,33 +12,42 @@ import (
 	"github.com/narvault/narvault/backup"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread"
+	"github.com/narvault/narvault/narread/spool"
 )
 
 // readLimits are how much of the machine reading archives may take, as flags.
 type readLimits struct {
 	cache byteSize // of memory for decompressed blocks
+	spool byteSize // of the disk for decompressed archives
 }
 
-func defaultLimits() readLimits { return readLimits{cache: 48 << 20} }
+// defaultLimits are those of a command without flags for them. 8 GiB is some ten
+// times what the largest store paths of a desktop system have.
+func defaultLimits() readLimits { return readLimits{cache: 48 << 20, spool: 8 << 30} }
 
 // addFlags sets the limits to their defaults, and adds their flags.
 func (l *readLimits) addFlags(f *pflag.FlagSet) {
 	*l = defaultLimits()
 	f.Var(&l.cache, "cache-size", "how much memory decompressed blocks may take")
+	f.Var(&l.spool, "spool-size", "how much of the disk archives may take that can only be decompressed as a whole; they are kept in the user's cache directory")
 }
 
 // args returns the flags for another command that has them.
 func (l *readLimits) args() []string {
-	return []string{"--cache-size=" + l.cache.String()}
+	return []string{"--cache-size=" + l.cache.String(), "--spool-size=" + l.spool.String()}
 }
 
 // options is how the archives of a cache are read within the limits.
 func (l *readLimits) options(warn func(error)) bincache.Options {
-	return bincache.Options{
+	o := bincache.Options{
 		Blocks:   narread.NewCache(int64(l.cache)),
 		SpoolDir: spoolDir(),
 		Warn:     warn,
 	}
+	if o.SpoolDir != "" && l.spool > 0 {
+		o.Spool = spool.New(filepath.Join(o.SpoolDir, "spool"), int64(l.spool))
+	}
+	return o
 }
 
 // openBackup opens a backup or a foreign cache for reading. What is odd but
@@ -53,7 +62,7 @@ func cacheOptions(stderr io.Writer) bincache.Options {
 	return limits.options(func(err error) { fmt.Fprintf(stderr, "narvault: warning: %s\n", message(err.Error())) })
 }
 
-// spoolDir is where archives without random access are unpacked: the user's
+// spoolDir is where archives without random access are decompressed: the user's
 // cache directory, "" (the system's temporary directory) if there is none.
 func spoolDir() string {
 	cache, err := os.UserCacheDir()

@@ -22,6 +22,7 @@ import (
 
 	"github.com/narvault/narvault/narread"
 	"github.com/narvault/narvault/narread/narinfo"
+	"github.com/narvault/narvault/narread/spool"
 	"github.com/narvault/narvault/narread/storepath"
 )
 
@@ -49,7 +50,8 @@ type Cache struct {
 // Options say how archives are read. The zero value works.
 type Options struct {
 	Blocks   *narread.Cache // decoded blocks, shared by all archives; nil: each archive keeps its own few
-	SpoolDir string         // where archives without random access are unpacked; "": the system's
+	Spool    *spool.Dir     // where decoded NARs of archives without random access are kept; nil: nowhere
+	SpoolDir string         // where they are decoded to without a Spool; "": the system's temporary directory
 	Warn     func(error)    // told of what is odd but harmless; may be nil
 }
 
@@ -252,6 +254,17 @@ func (c *Cache) Archive(info *narinfo.NarInfo) (*narread.Archive, error) {
 // ArchiveByLayout is Archive with the layout of the container, which saves
 // reading it; nil if it is not known (see narread.Options).
 func (c *Cache) ArchiveByLayout(info *narinfo.NarInfo, layout []byte) (*narread.Archive, error) {
+	return c.archive(info, narread.Options{Layout: layout, Spool: c.options.Spool})
+}
+
+// ArchiveOnce is Archive for who reads it once, from beginning to end: neither
+// is anything kept for the next one, nor read that was (see narread.Options).
+func (c *Cache) ArchiveOnce(info *narinfo.NarInfo) (*narread.Archive, error) {
+	return c.archive(info, narread.Options{Once: true})
+}
+
+// archive completes o and opens an archive.
+func (c *Cache) archive(info *narinfo.NarInfo, o narread.Options) (*narread.Archive, error) {
 	f, size, err := c.openNAR(info)
 	if err != nil {
 		return nil, err
@@ -259,16 +272,9 @@ func (c *Cache) ArchiveByLayout(info *narinfo.NarInfo, layout []byte) (*narread.
 	if err := c.checkSize(info, size); err != nil && c.options.Warn != nil {
 		c.options.Warn(err)
 	}
-	a, err := narread.Open(f, size, narread.Options{
-		Name:        c.path(info.URL),
-		Compression: info.Compression,
-		NarSize:     info.NarSize,
-		NarHash:     info.NarHash,
-		Layout:      layout,
-		Cache:       c.options.Blocks,
-		SpoolDir:    c.options.SpoolDir,
-		Warn:        c.options.Warn,
-	})
+	o.Name, o.Compression, o.NarSize, o.NarHash = c.path(info.URL), info.Compression, info.NarSize, info.NarHash
+	o.Cache, o.SpoolDir, o.Warn = c.options.Blocks, c.options.SpoolDir, c.options.Warn
+	a, err := narread.Open(f, size, o)
 	if err != nil {
 		f.Close()
 		return nil, err

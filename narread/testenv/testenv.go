@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // RequireVar names the environment variable that lists, separated by spaces,
@@ -116,4 +118,21 @@ func RunInput(t testing.TB, dir string, input []byte, name string, args ...strin
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, stderr.Bytes())
 	}
 	return string(out)
+}
+
+// Tmpfs mounts a new tmpfs with options such as "size=1m" until the test ends,
+// and returns its directory. It needs root.
+func Tmpfs(t testing.TB, options string) string {
+	t.Helper()
+	Need(t, "root")
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
+		t.Skipf("mount: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
