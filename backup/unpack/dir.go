@@ -17,8 +17,13 @@ import (
 // concurrent use.
 type Dir struct {
 	root   *os.Root
+	lock   *os.File // the directory, locked
 	limits Limits
 }
+
+// ErrBusy is wrapped by Open's error while another Dir has the directory open:
+// both would work on the same temporary trees.
+var ErrBusy = errors.New("another restore is at work in it: wait for it to end")
 
 // Limits are what a file system cannot hold of a store path.
 type Limits struct {
@@ -61,15 +66,39 @@ func Open(path string) (*Dir, error) {
 		return nil, fmt.Errorf("restore into %s: %w", path, err)
 	}
 	d := &Dir{root: root}
-	if err := d.probe(); err != nil {
-		root.Close()
+	if err = d.takeLock(); err == nil {
+		err = d.probe()
+	}
+	if err != nil {
+		d.Close()
 		return nil, fmt.Errorf("restore into %s: %w", path, err)
 	}
 	return d, nil
 }
 
+// takeLock locks the directory, until the process ends at the latest. File
+// systems without locks are taken as they are.
+func (d *Dir) takeLock() error {
+	f, err := d.root.Open(".")
+	if err != nil {
+		return err
+	}
+	d.lock = f
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return ErrBusy
+	}
+	return nil
+}
+
 // Close releases the directory.
-func (d *Dir) Close() error { return d.root.Close() }
+func (d *Dir) Close() error {
+	var err error
+	if d.lock != nil {
+		err = d.lock.Close()
+	}
+	return errors.Join(err, d.root.Close())
+}
 
 // Limits returns what the file system cannot hold.
 func (d *Dir) Limits() Limits { return d.limits }
@@ -196,12 +225,7 @@ func (d *Dir) rename(from, to string) error {
 // sync makes the contents of the file system durable: one call for thousands of
 // files, where each would cost one.
 func (d *Dir) sync() error {
-	f, err := d.root.Open(".")
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := unix.Syncfs(int(f.Fd())); err != nil {
+	if err := unix.Syncfs(int(d.lock.Fd())); err != nil {
 		return fmt.Errorf("sync %s: %w", d.root.Name(), err)
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/narvault/narvault/narread"
+	"github.com/narvault/narvault/narread/testenv"
 )
 
 // A tree comes out as it went in, and a second time is left alone.
@@ -133,7 +134,9 @@ func TestResume(t *testing.T) {
 		},
 		"directory for file": func(t *testing.T, temp string) {
 			must(t, os.Remove(temp+"/large"))
-			must(t, os.MkdirAll(temp+"/large/x", 0o500))
+			must(t, os.MkdirAll(temp+"/large/x/y", 0o700))
+			must(t, os.Chmod(temp+"/large/x", 0o500))
+			must(t, os.Chmod(temp+"/large", 0o500))
 		},
 		"pipe for file": func(t *testing.T, temp string) {
 			must(t, os.Remove(temp+"/large"))
@@ -160,6 +163,9 @@ func TestResume(t *testing.T) {
 			defer held.Close()
 			before, err := held.Stat()
 			must(t, err)
+			for _, name := range []string{"/large", "/zeros"} {
+				must(t, os.Chmod(temp+name, 0o600))
+			}
 			disturb(t, temp)
 			if tree := restore(t, d, it); tree.State != Restored {
 				t.Errorf("got %+v", tree)
@@ -351,6 +357,41 @@ func wantSaved(t *testing.T, tree *Tree, to string, n []byte) int {
 		}
 	}
 	return len(tree.Files)
+}
+
+// Two cannot work in one directory.
+func TestBusy(t *testing.T) {
+	d, to := target(t)
+	if _, err := Open(to); !errors.Is(err, ErrBusy) {
+		t.Errorf("a second time: %v", err)
+	}
+	must(t, d.Close())
+	second, err := Open(to)
+	must(t, err)
+	must(t, second.Close())
+}
+
+// All of this holds for an ordinary user, whom modes concern.
+func TestOrdinaryUser(t *testing.T) {
+	testenv.Need(t, "root")
+	dir, err := os.MkdirTemp("", "narvault-unpack-") // t.TempDir is closed to others
+	must(t, err)
+	defer os.RemoveAll(dir)
+	must(t, os.Chmod(dir, 0o755))
+	self, err := os.ReadFile("/proc/self/exe")
+	must(t, err)
+	test := filepath.Join(dir, "test")
+	must(t, os.WriteFile(test, self, 0o755))
+	temp := filepath.Join(dir, "tmp")
+	must(t, os.Mkdir(temp, 0o777))
+	must(t, os.Chmod(temp, 0o777))
+	cmd := exec.Command(test, "-test.run=^(TestRestore|TestResume|TestCanceled|TestDiffering|TestHostile|TestHostileDirectory|TestDamage)$", "-test.v")
+	cmd.Dir, cmd.Env = temp, append(os.Environ(), "TMPDIR="+temp)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("--- PASS: TestDamage")) {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
 
 // The lines are those of sha256sum, and those of other trees stay.

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/narvault/narvault/backup"
+	"github.com/narvault/narvault/backup/unpack"
 	"github.com/narvault/narvault/fusefs"
 	"github.com/narvault/narvault/hydra"
 	"github.com/narvault/narvault/index/bincache"
@@ -82,7 +83,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitInterrupted
 	case errors.As(err, &coded):
 		return coded.code
-	case errors.As(err, &locked), errors.Is(err, fusefs.ErrBusy):
+	case errors.As(err, &locked), errors.Is(err, fusefs.ErrBusy), errors.Is(err, unpack.ErrBusy):
 		return exitBusy
 	case errors.As(err, &cacheFile), errors.As(err, &archive), errors.Is(err, errDamage):
 		return exitDamage
