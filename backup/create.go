@@ -22,7 +22,7 @@ import (
 // cacheDirs are the directories that Nix wants to find in a binary cache and
 // would make itself: opening a cache on a read-only medium fails without them.
 // (Nix 2.4-2.34 want realisations, 2.35 and later build-trace-v2.)
-var cacheDirs = []string{narDir, logDir, "realisations", "build-trace-v2"}
+var cacheDirs = []string{narDir, logDir, realisationsDir, buildTraceDir}
 
 // CacheDirs returns the names of the directories that Nix wants to find in a
 // binary cache.

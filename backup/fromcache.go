@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"github.com/narvault/narvault/backup/nixstore"
 	"github.com/narvault/narvault/narread"
@@ -21,6 +22,10 @@ import (
 type CacheStore struct {
 	source *Backup
 	asIs   bool
+
+	realisedOnce sync.Once // makes the next two
+	realised     map[storepath.Path][]string
+	realisedErr  error
 }
 
 var _ Store = (*CacheStore)(nil)
@@ -30,7 +35,7 @@ var _ Store = (*CacheStore)(nil)
 // Unless a compression is asked for, NAR files are taken over as they are where
 // any part of them can be read without the rest, with asIs all of them; the
 // others are packed anew.
-func FromCache(source *Backup, asIs bool) *CacheStore { return &CacheStore{source, asIs} }
+func FromCache(source *Backup, asIs bool) *CacheStore { return &CacheStore{source: source, asIs: asIs} }
 
 // Dir returns the store directory of the cache.
 func (s *CacheStore) Dir() string { return s.source.Cache.StoreDir() }

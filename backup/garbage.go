@@ -280,8 +280,8 @@ func (g *garbage) logs() error {
 // realisations finds the realisations (Nix 2.4 to 2.34) and build traces (2.35
 // and later) of outputs that no release needs.
 func (g *garbage) realisations() error {
-	dirs := []string{filepath.Join(cacheDir, "realisations")}
-	traces := filepath.Join(cacheDir, "build-trace-v2")
+	dirs := []string{filepath.Join(cacheDir, realisationsDir)}
+	traces := filepath.Join(cacheDir, buildTraceDir)
 	if err := g.m.b.plain(filepath.Join(traces, "x")); err == nil {
 		names, err := readNames(g.m.b.path(traces))
 		if err != nil {
@@ -299,7 +299,7 @@ func (g *garbage) realisations() error {
 			return err
 		}
 		for _, name := range names {
-			if strings.HasSuffix(name, ".doi") {
+			if strings.HasSuffix(name, realisationExt) {
 				g.realisation(filepath.Join(dir, name))
 			}
 		}
@@ -308,14 +308,10 @@ func (g *garbage) realisations() error {
 }
 
 func (g *garbage) realisation(name string) {
-	var r struct{ OutPath string }
 	var p storepath.Path
 	text, err := readRegular(g.m.b.path(name))
 	if err == nil {
-		err = json.Unmarshal(text, &r)
-	}
-	if err == nil {
-		p, err = storepath.Parse(path.Base(r.OutPath))
+		p, err = realisationPath(text)
 	}
 	switch {
 	case err != nil:

@@ -102,6 +102,9 @@ func (r *runner) write(ctx context.Context) error {
 	if err := r.archiveLogs(ctx, b); err != nil {
 		return err
 	}
+	if err := r.archiveRealisations(ctx, b); err != nil {
+		return err
+	}
 	if err := r.sign(ctx, b); err != nil {
 		return err
 	}

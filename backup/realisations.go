@@ -1,0 +1,185 @@
+package backup
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/narread/storepath"
+)
+
+// The directories of a cache that say which path a content-addressed derivation
+// was built to: realisations/<hash>!<output>.doi up to Nix 2.34, since then
+// build-trace-v2/<derivation>/<output>.doi. One cannot be made from the other,
+// and both are signed: they are taken over as they are.
+const (
+	realisationsDir = "realisations"
+	buildTraceDir   = "build-trace-v2"
+	realisationExt  = ".doi"
+)
+
+// maxRealisation bounds what is read of a realisation, in bytes.
+const maxRealisation = 1 << 20
+
+// realisationPath returns the store path that a realisation is about.
+func realisationPath(text []byte) (storepath.Path, error) {
+	var r struct{ OutPath string }
+	if err := json.Unmarshal(text, &r); err != nil {
+		return "", err
+	}
+	return storepath.Parse(path.Base(r.OutPath))
+}
+
+// Realisations returns the names of the files in the cache, relative to it, that
+// say how the paths were realised, sorted. Those that cannot be read are passed
+// over.
+func (s *CacheStore) Realisations(ctx context.Context, paths []storepath.Path) ([]string, error) {
+	s.realisedOnce.Do(func() { s.realised, s.realisedErr = s.findRealisations(ctx) })
+	if s.realisedErr != nil {
+		return nil, s.realisedErr
+	}
+	var names []string
+	for _, p := range paths {
+		names = append(names, s.realised[p]...)
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// findRealisations reads all realisations of the cache.
+func (s *CacheStore) findRealisations(ctx context.Context) (map[storepath.Path][]string, error) {
+	dirs := []string{realisationsDir}
+	traces, err := s.list(buildTraceDir)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range traces {
+		dirs = append(dirs, path.Join(buildTraceDir, name))
+	}
+	found := make(map[storepath.Path][]string)
+	for _, dir := range dirs {
+		names, err := s.list(dir)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			if !strings.HasSuffix(name, realisationExt) {
+				continue
+			}
+			name = path.Join(dir, name)
+			text, err := s.ReadRealisation(name)
+			if err != nil {
+				continue
+			}
+			if p, err := realisationPath(text); err == nil {
+				found[p] = append(found[p], name)
+			}
+		}
+	}
+	return found, nil
+}
+
+// list returns what is in a directory of the cache, nothing if it is none.
+func (s *CacheStore) list(dir string) ([]string, error) {
+	name := s.source.cachePath(filepath.FromSlash(dir))
+	if st, err := os.Lstat(name); err != nil || !st.IsDir() {
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	return readNames(name)
+}
+
+// ReadRealisation reads a file that Realisations has named.
+func (s *CacheStore) ReadRealisation(name string) ([]byte, error) {
+	file := s.source.cachePath(filepath.FromSlash(name))
+	st, err := os.Lstat(file)
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() > maxRealisation {
+		return nil, fmt.Errorf("%s is no file of at most %d bytes", file, maxRealisation)
+	}
+	return readRegular(file)
+}
+
+// A realisationStore is a Store that has realisations as files; a CacheStore is.
+type realisationStore interface {
+	Realisations(ctx context.Context, paths []storepath.Path) ([]string, error)
+	ReadRealisation(name string) ([]byte, error)
+}
+
+// archiveRealisations takes over the realisations of the release's store paths
+// from another cache, byte for byte. Those that are there already stay. What
+// cannot be taken over (FAT and exFAT have no colons in names) is a warning: the
+// paths can be restored without.
+func (r *runner) archiveRealisations(ctx context.Context, b *Backup) error {
+	from, ok := r.store.(realisationStore)
+	if !ok {
+		return nil
+	}
+	names, err := from.Realisations(ctx, r.closure)
+	if err != nil {
+		return fmt.Errorf("find realisations: %w", err)
+	}
+	changed := make(map[string]bool)
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		dir, err := r.archiveRealisation(b, from, name)
+		switch {
+		case errors.Is(err, syscall.ENOSPC):
+			return fmt.Errorf("write realisation: %w", err)
+		case err != nil:
+			r.result.Warnings = append(r.result.Warnings, fmt.Sprintf("realisation %s is left out: %v", name, err))
+		case dir != "":
+			changed[dir] = true
+		}
+	}
+	for _, dir := range sortedKeys(changed) {
+		if err := r.fsys.SyncDir(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// archiveRealisation takes over one file and returns the directory that must be
+// synced, "" if it was there.
+func (r *runner) archiveRealisation(b *Backup, from realisationStore, name string) (dir string, err error) {
+	target := b.cachePath(filepath.FromSlash(name))
+	if _, err := os.Lstat(target); err == nil {
+		return "", nil
+	}
+	text, err := from.ReadRealisation(name)
+	if err != nil {
+		return "", err
+	}
+	dir = filepath.Dir(target)
+	if err := disk.MkdirAll(r.fsys, b.Cache.Dir(), dir); err != nil {
+		return "", err
+	}
+	// Beside the narinfos: there, leftovers of a crash are looked for.
+	temp, err := disk.WriteTemp(r.fsys, b.Cache.Dir(), text)
+	if err != nil {
+		return "", err
+	}
+	if err := r.fsys.Rename(temp, target); err != nil {
+		return "", errors.Join(err, r.fsys.Remove(temp))
+	}
+	return dir, nil
+}

@@ -1,0 +1,81 @@
+package backup
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/narvault/narvault/index/bincache"
+	"github.com/narvault/narvault/narread/storepath"
+)
+
+// Realisations of the release, and only they, are taken over byte for byte;
+// what is there stays, and what is odd does no harm.
+func TestRealisations(t *testing.T) {
+	dir, store, top := backedUp(t, "none")
+	other := store.add("other", "other")
+	mustRun(t, dir, store, request("other", other))
+	outside := filepath.Join(t.TempDir(), "outside")
+	doi := func(p storepath.Path) string { return `{"outPath": "` + string(p) + `", "signatures":[]}` }
+	if err := os.WriteFile(outside, []byte(doi(top)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	source := filepath.Join(dir, cacheDir)
+	trace := filepath.Join(source, buildTraceDir, string(top)+".drv")
+	if err := os.Mkdir(trace, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"realisations/sha256:aa!out.doi":               doi(top),
+		"realisations/sha256:bb!out.doi":               doi(other),
+		"realisations/sha256:cc!out.doi":               "{",
+		"realisations/sha256:dd!out.doi":               `{"outPath": "../../x"}`,
+		"realisations/sha256:ee!out.doi":               doi(top) + strings.Repeat(" ", maxRealisation),
+		"realisations/sha256:ff!out.tmp":               doi(top),
+		"build-trace-v2/" + string(top) + ".drv/o.doi": `{"outPath":"/nix/store/` + string(top) + `"}`,
+		"build-trace-v2/file":                          doi(top),
+	} {
+		if err := os.WriteFile(filepath.Join(source, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, err := range map[string]error{
+		"link": os.Symlink(outside, filepath.Join(source, realisationsDir, "link.doi")),
+		"pipe": syscall.Mkfifo(filepath.Join(source, realisationsDir, "pipe.doi"), 0o600),
+		"dirs": os.Symlink(filepath.Dir(outside), filepath.Join(source, buildTraceDir, "away")),
+	} {
+		if err != nil {
+			t.Fatal(name, err)
+		}
+	}
+	from, err := Open(dir, bincache.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	to := filepath.Join(t.TempDir(), "to")
+	for _, change := range []string{doi(top), "mine"} {
+		if r := mustRun(t, to, FromCache(from, false), request("r", top)); len(r.Warnings) > 0 {
+			t.Errorf("warnings: %q", r.Warnings)
+		}
+		got, err := filepath.Glob(filepath.Join(to, cacheDir, "*", "*.doi"))
+		more, _ := filepath.Glob(filepath.Join(to, cacheDir, "*", "*", "*.doi"))
+		want := []string{
+			filepath.Join(to, cacheDir, realisationsDir, "sha256:aa!out.doi"),
+			filepath.Join(to, cacheDir, buildTraceDir, string(top)+".drv", "o.doi"),
+		}
+		if got = append(got, more...); err != nil || !slices.Equal(got, want) {
+			t.Errorf("there is %q, want %q", got, want)
+		}
+		if text, err := os.ReadFile(want[0]); err != nil || string(text) != change {
+			t.Errorf("%q, %v, want %q", text, err, change)
+		}
+		if err := os.WriteFile(want[0], []byte("mine"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	checkWhole(t, to, "p/r")
+}
