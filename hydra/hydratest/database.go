@@ -192,3 +192,6 @@ func (db *DB) Rows(table string) []string {
 	db.tb.Helper()
 	return db.Strings("select to_jsonb(t)::text from " + pgx.Identifier{table}.Sanitize() + " t order by 1")
 }
+
+// Has reports whether a table has a column in this shape.
+func (db *DB) Has(table, column string) bool { return db.columns[table][column] }
