@@ -32,6 +32,7 @@ from PGHOST, PGPASSWORD, ~/.pgpass and so on. A password is best kept there.`,
 		&hydraDumpCommand{},
 		&hydraDumpsCommand{},
 		&hydraRestoreDatabaseCommand{},
+		&hydraRestoreCommand{},
 	} {
 		cmd.AddCommand(c.cobra(s))
 	}

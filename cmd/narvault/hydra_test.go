@@ -40,8 +40,14 @@ func TestHydra(t *testing.T) {
 
 // makeDatabase SHAPE: makes a database with the project demo and its jobset
 // trunk. Then $database is its URL, and $dbname and $dbhost are parts of it.
+// With VAR behind it, it makes one without a project, or with SHAPE empty one
+// without tables, and sets $VAR to its URL.
 func makeDatabase(ts *testscript.TestScript, _ bool, args []string) {
 	db := hydratest.New(ts.Value("test").(*testing.T), args[0])
+	if len(args) > 1 {
+		ts.Setenv(args[1], db.URL)
+		return
+	}
 	db.AddProject("demo")
 	db.AddJobset("demo", "trunk")
 	*ts.Value("database").(**hydratest.DB) = db

@@ -22,6 +22,7 @@ type restoreCommand struct {
 	store   string
 	addRoot string
 	noRoot  bool
+	hydra   hydraFlags
 	json    bool
 	quiet   bool
 	lock    lockFlags
@@ -42,6 +43,12 @@ What is valid in the store already is left alone, nothing is ever built, and in
 the end the store is asked whether it has everything. What a release was made
 for becomes a root of the garbage collector, a link in narvault/gcroots/ in the
 user's state directory or in the one that --add-root names.
+
+With --hydra, releases that came from Hydra go back into a Hydra as well: their
+rows into its database ("narvault hydra restore --help" says how), the store paths
+with roots where Hydra keeps its own, and the build logs to where it looks:
+
+  narvault restore /media/backup disnix/disnix-0.3 --hydra postgres:///hydra
 
 With --to, releases, store paths, or what is below one, as plain files into a
 directory; Nix is not needed:
@@ -69,6 +76,7 @@ of DIR cannot hold (symlinks, executable files, names) is named, exit code 3.`,
 	f.StringVar(&c.store, "store", "", "the Nix store to restore into, as Nix's --store `URL`")
 	f.StringVar(&c.addRoot, "add-root", "", "make garbage collector roots, for single store paths too, as links in this `DIR`")
 	f.BoolVar(&c.noRoot, "no-root", false, "make no garbage collector roots")
+	c.hydra.add(f)
 	f.BoolVar(&c.json, "json", false, "write the summary as JSON")
 	f.BoolVarP(&c.quiet, "quiet", "q", false, "no progress and no summary")
 	c.lock.add(f)
@@ -87,6 +95,9 @@ func (c *restoreCommand) run(ctx context.Context, dir string, names []string) er
 	case c.addRoot != "" && c.noRoot:
 		return usageErrorf("give --add-root or --no-root, not both")
 	}
+	if err := c.hydra.check(c); err != nil {
+		return err
+	}
 	o, err := c.lock.options(c.s, "restore")
 	if err != nil {
 		return err
@@ -101,7 +112,10 @@ func (c *restoreCommand) run(ctx context.Context, dir string, names []string) er
 		return err
 	}
 	defer lock.Close()
-	if c.to == "" {
+	switch {
+	case c.hydra.database != "":
+		return c.intoHydra(ctx, b, names)
+	case c.to == "":
 		return c.intoStore(ctx, b, names)
 	}
 	return c.unpack(ctx, b, names)

@@ -13,15 +13,23 @@ import (
 
 // intoStore restores into the Nix store.
 func (c *restoreCommand) intoStore(ctx context.Context, b *backup.Backup, names []string) error {
+	result, err := c.toStore(ctx, b, names)
+	if err != nil {
+		return err
+	}
+	return c.reportStore(result)
+}
+
+func (c *restoreCommand) toStore(ctx context.Context, b *backup.Backup, names []string) (*backup.RestoreResult, error) {
 	var req backup.RestoreRequest
 	for _, name := range names {
 		if err := c.ask(&req, b, name); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	store, err := nixstore.Open(ctx, nixstore.Options{URL: c.store})
 	if err != nil {
-		return fmt.Errorf("%w; --to DIR restores without Nix", c.remedied(b, err))
+		return nil, fmt.Errorf("%w; --to DIR restores without Nix", c.remedied(b, err))
 	}
 	defer store.Close()
 	progress := newProgress(c.s.err, c.quiet)
@@ -32,9 +40,9 @@ func (c *restoreCommand) intoStore(ctx context.Context, b *backup.Backup, names 
 		if n := progress.paths.Load(); n > 0 {
 			fmt.Fprintf(c.s.err, "narvault: %s are restored; the same command goes on from there\n", progress.counts())
 		}
-		return c.remedied(b, err)
+		return nil, c.remedied(b, err)
 	}
-	return c.reportStore(result)
+	return result, nil
 }
 
 // ask adds what an argument names to a request.
@@ -58,6 +66,9 @@ func (c *restoreCommand) ask(req *backup.RestoreRequest, b *backup.Backup, name 
 		return err
 	}
 	req.Paths = append(req.Paths, closure...)
+	if err := c.hydra.ask(req, b, place.ID); err != nil {
+		return err
+	}
 	if c.noRoot {
 		return nil
 	}
@@ -102,6 +113,11 @@ func (c *restoreCommand) reportStore(r *backup.RestoreResult) error {
 	} else if !c.quiet {
 		c.storeSummary(r)
 	}
+	return c.leftOut(r)
+}
+
+// leftOut names what was left out.
+func (c *restoreCommand) leftOut(r *backup.RestoreResult) error {
 	var left []string
 	for _, l := range r.LeftOut {
 		left = append(left, fmt.Sprintf("%s: %s", l.Path, l.Reason))

@@ -49,7 +49,6 @@ func storyParams(t *testing.T, dir string) testscript.Params {
 			"flip":    flip,
 			"samenar": sameNAR,
 			"fill":    fill,
-			"hydradb": func(ts *testscript.TestScript, neg bool, args []string) { hydraDB(t, ts, args) },
 		},
 	}
 }
@@ -188,17 +187,4 @@ func fill(ts *testscript.TestScript, neg bool, args []string) {
 	_, err = random.Read(data)
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o644))
-}
-
-// hydradb NAME SHAPE: sets $NAME to the URL of a new database with Hydra's
-// tables in a shape of hydratest, and a project; without SHAPE, of an empty one.
-func hydraDB(t *testing.T, ts *testscript.TestScript, args []string) {
-	if len(args) == 1 {
-		ts.Setenv(args[0], hydratest.Empty(t).URL)
-		return
-	}
-	db := hydratest.New(t, args[1])
-	db.AddProject("demo")
-	db.AddJobset("demo", "trunk")
-	ts.Setenv(args[0], db.URL)
 }
