@@ -311,6 +311,35 @@ func (b *Backup) checkThere(paths []storepath.Path) error {
 	return nil
 }
 
+// Forgotten returns the releases whose records are in the trash, the ones that
+// were forgotten last first. What they consist of may be gone already.
+func Forgotten(dir string) ([]Verdict, error) {
+	b, err := openOwn(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	batches, _, err := b.batches()
+	if err != nil {
+		return nil, err
+	}
+	found := []Verdict{}
+	for _, batch := range batches {
+		names, err := filepath.Glob(b.path(trashDir, batch.name, releasesDir, "*", "*", closureFile))
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			dir := filepath.Dir(name)
+			id, err := ParseReleaseID(filepath.Base(filepath.Dir(dir)) + "/" + filepath.Base(dir))
+			if err == nil {
+				found = append(found, Verdict{Release: id, Created: batch.time, Reasons: []string{"forgotten"}})
+			}
+		}
+	}
+	return found, nil
+}
+
 // forgotten returns where in the trash the newest record of a release is.
 func (b *Backup) forgotten(id ReleaseID) (string, error) {
 	batches, _, err := b.batches()

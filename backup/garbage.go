@@ -9,10 +9,12 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
 )
 
@@ -93,8 +95,18 @@ func (g *garbage) item(kind Kind, name, reason string) Item {
 	return item
 }
 
+// side is files for what stands beside narinfos and NARs, which gc can do
+// without: where it cannot be listed, or is behind a symlink, it is left alone.
+func (g *garbage) side(dir string) []string {
+	names, err := g.files(dir)
+	if err != nil {
+		g.stays = append(g.stays, g.item(LeftoverKind, dir, "cannot be looked through: "+err.Error()))
+	}
+	return names
+}
+
 // files returns the names of what is in a directory of the backup and no
-// directory, none if it is not there. One behind a symlink is not looked at.
+// directory, none if it is not there. One behind a symlink is an error.
 func (g *garbage) files(dir string) ([]string, error) {
 	if err := g.m.b.plain(filepath.Join(dir, "x")); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -188,7 +200,7 @@ func (g *garbage) topFiles() error {
 			if !needed[hash] {
 				g.add(ListingKind, filepath.Join(cacheDir, name), "no release needs its store path")
 			}
-		case name == "nix-cache-info", strings.HasSuffix(name, narInfoExt), isTemp(name):
+		case name == bincache.InfoFile, slices.Contains(cacheDirs, name), strings.HasSuffix(name, narInfoExt), isTemp(name):
 		case isNARName(name):
 			g.orphan(name)
 		default:
@@ -259,15 +271,11 @@ func (g *garbage) logs() error {
 	if g.m.builders == nil {
 		return nil
 	}
-	names, err := g.files(filepath.Join(cacheDir, "log"))
-	if err != nil {
-		return err
-	}
 	needed := make(map[storepath.Path]bool)
 	for p := range g.m.needed {
 		needed[p], needed[g.m.infos[p].Deriver] = true, true
 	}
-	for _, name := range names {
+	for _, name := range g.side(filepath.Join(cacheDir, "log")) {
 		drv, _, _ := strings.Cut(name, ".drv")
 		p, err := storepath.Parse(drv + ".drv")
 		if err == nil && !needed[p] && !g.m.builders[p] {
@@ -294,11 +302,7 @@ func (g *garbage) realisations() error {
 		}
 	}
 	for _, dir := range dirs {
-		names, err := g.files(dir)
-		if err != nil {
-			return err
-		}
-		for _, name := range names {
+		for _, name := range g.side(dir) {
 			if strings.HasSuffix(name, realisationExt) {
 				g.realisation(filepath.Join(dir, name))
 			}
@@ -325,11 +329,7 @@ func (g *garbage) realisation(name string) {
 // Nix never overwrites one, even if its NAR is gone.
 func (g *garbage) debugInfo() error {
 	dir := filepath.Join(cacheDir, "debuginfo")
-	names, err := g.files(dir)
-	if err != nil {
-		return err
-	}
-	for _, base := range names {
+	for _, base := range g.side(dir) {
 		var link struct{ Archive string }
 		name := filepath.Join(dir, base)
 		text, err := readRegular(g.m.b.path(name))
@@ -348,7 +348,7 @@ func (g *garbage) debugInfo() error {
 
 // temporary finds what killed backups left.
 func (g *garbage) temporary() error {
-	dirs := []string{"", cacheDir, filepath.Join(cacheDir, narDir), releasesDir, trashDir}
+	dirs := []string{"", cacheDir, filepath.Join(cacheDir, narDir), releasesDir, trashDir, dumpsDir}
 	for _, r := range g.m.releases {
 		dir := filepath.Join(releasesDir, r.Release.Project, r.Release.Name)
 		dirs = append(dirs, dir, filepath.Join(dir, previousDir))

@@ -32,16 +32,16 @@ type GCOptions struct {
 type GCResult struct {
 	Version  int            `json:"version"`
 	DryRun   bool           `json:"dryRun,omitempty"`
-	Releases []*KeptRelease `json:"releases"` // that say what stays
-	Kept     []*KeptPath    `json:"kept"`     // the store paths that stay, sorted
-	NarFiles int            `json:"narFiles"` // their NAR files
-	FileSize int64          `json:"fileSize"` // bytes of these
-	Goes     []Item         `json:"goes"`     // what was taken out
-	Stays    []Item         `json:"stays"`    // what nothing needs, and is left alone
-	Trash    string         `json:"trash"`    // where what goes is now, below the backup; "" with Now
-	Until    time.Time      `json:"until"`    // when the trash may let go of it
-	Freed    int64          `json:"freed"`    // bytes deleted for good, from the trash among it
-	InTrash  int64          `json:"inTrash"`  // bytes in the trash now
+	Releases []*KeptRelease `json:"releases"`       // that say what stays
+	Kept     []*KeptPath    `json:"kept"`           // the store paths that stay, sorted
+	NarFiles int            `json:"narFiles"`       // their NAR files
+	FileSize int64          `json:"fileSize"`       // bytes of these
+	Goes     []Item         `json:"goes"`           // what was taken out
+	Stays    []Item         `json:"stays"`          // what nothing needs, and is left alone
+	Trash    string         `json:"trash"`          // where what goes is now, below the backup; "" with Now
+	Until    time.Time      `json:"until,omitzero"` // when the trash may let go of it
+	Freed    int64          `json:"freed"`          // bytes deleted for good, from the trash among it
+	InTrash  int64          `json:"inTrash"`        // bytes in the trash now
 	Warnings []string       `json:"warnings,omitempty"`
 }
 

@@ -417,6 +417,25 @@ func TestSymlinksInTheCache(t *testing.T) {
 	}
 }
 
+// Logs that are kept elsewhere do not stop the rest.
+func TestLogsBehindASymlink(t *testing.T) {
+	s := newGCScene(t)
+	away := t.TempDir()
+	log := filepath.Join(away, "0123456789abcdfghijklmnpqrsvwxyz-gone.drv")
+	if err := os.WriteFile(log, []byte("log"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.remove(cacheDir, "log")
+	if err := os.Symlink(away, s.path(cacheDir, "log")); err != nil {
+		t.Fatal(err)
+	}
+	s.forget("drop")
+	r := s.gc(GCOptions{Now: true})
+	if len(goes(r, NarInfoKind)) != 3 || len(r.Stays) != 1 || !exists(log) {
+		t.Errorf("goes %v, stays %v", r.Goes, r.Stays)
+	}
+}
+
 // A recorder is a file system that tells what was done.
 type recorder struct {
 	memory

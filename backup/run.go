@@ -129,7 +129,8 @@ func run(ctx context.Context, fsys disk.FS, dir string, store Store, req Request
 	}
 	r := &runner{fsys: fsys, dir: dir, store: store, req: &req}
 	defer r.unlock()
-	if isBackup(dir) && !req.DryRun {
+	// Builds may take hours, for which gc need not wait.
+	if isBackup(dir) && !req.DryRun && !req.ForceRealise {
 		if err := r.lock(ctx); err != nil {
 			return nil, err
 		}

@@ -118,15 +118,16 @@ func (s *soak) forget(used map[string]bool) *operation {
 
 // undo takes back what is forgotten and still to be had.
 func (s *soak) undo(used map[string]bool) *operation {
-	release := s.unused(used)
-	if p := s.releases[release]; len(p) != 1 || p[0] != nil {
-		return nil
+	for _, release := range releaseNames {
+		if p := s.releases[release]; used[release] || len(p) != 1 || p[0] != nil {
+			continue
+		}
+		if closure := s.inTrash(release); closure != nil {
+			used[release] = true
+			return &operation{name: "undo", release: release, after: closure, args: []string{"forget", s.backup(), "--wait", "--undo", release}}
+		}
 	}
-	closure := s.inTrash(release)
-	if closure == nil {
-		return nil
-	}
-	return &operation{name: "undo", release: release, after: closure, args: []string{"forget", s.backup(), "--wait", "--undo", release}}
+	return nil
 }
 
 func (s *soak) exists() bool {

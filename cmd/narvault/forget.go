@@ -60,7 +60,7 @@ release as well. N may be "unlimited".`,
 	f.StringVar(&c.within, "keep-within", "", "keep what is at most `DURATION` older than the newest: 30d, 2w, 1y6m")
 	f.StringArrayVar(&c.projects, "project", nil, "only releases of this `PROJECT` (may be repeated)")
 	f.BoolVar(&c.removeAll, "allow-remove-all", false, "with --project and no rule: forget all releases of the project")
-	f.BoolVar(&c.undo, "undo", false, "take releases that were forgotten back, while the trash still has them")
+	f.BoolVar(&c.undo, "undo", false, "take releases that were forgotten back, while the trash has them; without names, list these")
 	f.BoolVarP(&c.dryRun, "dry-run", "n", false, "only say what would be done")
 	f.BoolVar(&c.json, "json", false, "write the result as JSON")
 	c.lock.add(f)
@@ -127,21 +127,38 @@ func (c *forgetCommand) request(names []string) (*backup.ForgetRequest, error) {
 	if req.Lock, err = c.lock.options(c.s, "forget"); err != nil {
 		return nil, err
 	}
-	if err := req.Check(); err != nil {
+	if err := req.Check(); err != nil && !(c.undo && len(names) == 0) {
 		return nil, usageErrorf("%v", err)
 	}
 	return req, nil
 }
 
 func (c *forgetCommand) takeBack(ctx context.Context, dir string, req *backup.ForgetRequest) error {
-	if len(req.Releases) == 0 || c.dryRun || c.json {
-		return usageErrorf("--undo is for releases that are named, without --dry-run and --json")
+	if c.dryRun || c.json {
+		return usageErrorf("--undo has no --dry-run and no --json")
+	}
+	if len(req.Releases) == 0 {
+		return c.listForgotten(dir)
 	}
 	for _, id := range req.Releases {
 		if err := backup.Unforget(ctx, dir, id, req.Lock); err != nil {
 			return err
 		}
 		fmt.Fprintf(c.s.out, "release %s is back\n", id)
+	}
+	return nil
+}
+
+func (c *forgetCommand) listForgotten(dir string) error {
+	found, err := backup.Forgotten(dir)
+	if err != nil {
+		return err
+	}
+	if len(found) == 0 {
+		fmt.Fprintln(c.s.out, "the trash has no release")
+	}
+	for _, v := range found {
+		fmt.Fprintf(c.s.out, "forgotten %s  %s\n", v.Created.Local().Format("2006-01-02 15:04"), message(v.Release.String()))
 	}
 	return nil
 }
