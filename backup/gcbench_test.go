@@ -1,0 +1,76 @@
+package backup
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/nix-community/go-nix/pkg/nixbase32"
+
+	"github.com/narvault/narvault/index/bincache"
+	"github.com/narvault/narvault/narread/narinfo"
+	"github.com/narvault/narvault/narread/storepath"
+)
+
+// BenchmarkGC collects one half of a cache of many store paths, each of which
+// refers to a few before it.
+func BenchmarkGC(b *testing.B) {
+	const n = 20_000
+	for b.Loop() {
+		b.StopTimer()
+		dir := manyPaths(b, n)
+		b.StartTimer()
+		r, err := gc(b.Context(), memory{}, dir, GCOptions{})
+		if err != nil || len(r.Kept) != n/2 {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		os.RemoveAll(dir)
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/n, "µs/path")
+}
+
+// manyPaths makes a backup of two releases with n store paths in all.
+func manyPaths(b *testing.B, n int) string {
+	b.Helper()
+	dir := b.TempDir()
+	backup, err := create(memory{}, dir, "/nix/store", Config{}, bincache.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer backup.Close()
+	var paths [2][]storepath.Path
+	for i := range n {
+		sum := sha256.Sum256([]byte(fmt.Sprint(i)))
+		p := storepath.Path(nixbase32.EncodeToString(sum[:20]) + "-x")
+		info := &narinfo.NarInfo{
+			StoreDir: "/nix/store", StorePath: p, URL: fmt.Sprintf("nar/%d.nar", i), Compression: "none",
+			FileSize: 1, NarHash: narinfo.Hash(sum), NarSize: 1,
+		}
+		same := &paths[i%2]
+		for k := range min(4, len(*same)) {
+			info.References = append(info.References, (*same)[len(*same)*k/4])
+		}
+		*same = append(*same, p)
+		name := filepath.Join(dir, cacheDir, p.Hash()+narInfoExt)
+		if err := os.WriteFile(name, info.Bytes(), 0o644); err != nil {
+			b.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, cacheDir, info.URL), []byte("x"), 0o644); err != nil {
+			b.Fatal(err)
+		}
+	}
+	record := filepath.Join(dir, releasesDir, "p", "r")
+	if err := os.MkdirAll(record, 0o755); err != nil {
+		b.Fatal(err)
+	}
+	closure := bytes.Clone(formatClosure(paths[0], "/nix/store"))
+	if err := os.WriteFile(filepath.Join(record, closureFile), closure, 0o644); err != nil {
+		b.Fatal(err)
+	}
+	return dir
+}
