@@ -1,9 +1,12 @@
 package zseek
 
 import (
+	"io"
 	"runtime"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/narvault/narvault/narread/packing"
 )
 
 // FrameSize is how many bytes of input a frame holds; the last one of a file
@@ -11,27 +14,11 @@ import (
 // changing it changes the bytes, and so the name, of every new NAR file.
 const FrameSize = 256 << 10
 
-// Pool bounds what any number of Writers use together: as many frames are
-// compressed at a time as it has workers, and 2*workers+4 frames exist at a
-// time, being filled, compressed or written. One such frame is 256 KiB of
-// input and up to as much of output; to that come an encoder's tables for each
-// worker, by the peak memory of a process about 1, 2, 5 and 36 MiB at the four
-// steps below.
-//
-// Writers take turns: who waits longest for a frame gets the next. A Writer that
-// is alone gets all workers. A Pool has no goroutines of its own and needs no
-// closing. It is safe for concurrent use.
-type Pool struct {
-	workers int
-	enc     *zstd.Encoder
-	free    chan *frame // a channel serves those who wait for it in order
-}
-
-// frame is the work of one frame: buffers that the pool owns and lends.
-type frame struct {
-	in, out []byte
-	done    bool // compressed; guarded by the writer's mu
-}
+// Pool bounds what any number of Writers use together, as packing.Pool says. One
+// frame is 256 KiB of input and up to as much of output; to that come an
+// encoder's tables for each worker, by the peak memory of a process about 1, 2, 5
+// and 36 MiB at the four steps below.
+type Pool struct{ *packing.Pool }
 
 // NewPool makes a pool of that many workers (0 or less: GOMAXPROCS) that
 // compresses at a zstd level number. The encoder knows four steps. Measured on
@@ -54,12 +41,10 @@ func NewPool(workers, level int) *Pool {
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
-	p := &Pool{workers: workers, enc: newEncoder(workers, level)}
-	p.free = make(chan *frame, 2*workers+4)
-	for range cap(p.free) {
-		p.free <- new(frame)
-	}
-	return p
+	enc := newEncoder(workers, level)
+	return &Pool{packing.NewPool(workers, FrameSize, func(dst, src []byte) ([]byte, error) {
+		return enc.EncodeAll(src, dst), nil
+	})}
 }
 
 // newEncoder returns an encoder of which at most workers EncodeAll run at a time.
@@ -83,22 +68,28 @@ func newEncoder(workers, level int) *zstd.Encoder {
 	return enc
 }
 
-// Workers returns how many frames the pool compresses at a time.
-func (p *Pool) Workers() int { return p.workers }
+// Writer writes a file of frames and, when it is closed, the seek table.
+type Writer = packing.Writer
 
-// get waits for a frame.
-func (p *Pool) get() *frame {
-	f := <-p.free
-	if f.in == nil {
-		f.in = make([]byte, 0, FrameSize)
-	}
-	return f
+// WriterOptions are the options of a Writer.
+type WriterOptions = packing.WriterOptions
+
+// ErrClosed is returned by Write after Close or Abort.
+var ErrClosed = packing.ErrClosed
+
+// NewWriter returns a Writer that writes to w, compressing on p. Closing it
+// does not close w.
+func NewWriter(w io.Writer, p *Pool, o WriterOptions) *Writer {
+	return packing.NewWriter(w, p.Pool, new(seekTable), o)
 }
 
-// put gives a frame back.
-func (p *Pool) put(f *frame) {
-	f.in, f.out, f.done = f.in[:0], f.out[:0], false
-	p.free <- f
+// seekTable collects the entries of the table at the end of a file.
+type seekTable struct{ entries []Entry }
+
+func (t *seekTable) Begin() []byte { return nil }
+
+func (t *seekTable) Add(packed []byte, size int) {
+	t.entries = append(t.entries, Entry{Compressed: uint32(len(packed)), Decompressed: uint32(size)})
 }
 
-func (p *Pool) compress(f *frame) { f.out = p.enc.EncodeAll(f.in, f.out[:0]) }
+func (t *seekTable) End() ([]byte, error) { return AppendTable(nil, t.entries) }

@@ -1,4 +1,4 @@
-package zseek
+package packing
 
 import (
 	"errors"
@@ -8,15 +8,26 @@ import (
 )
 
 // ErrClosed is returned by Write after Close or Abort.
-var ErrClosed = errors.New("write to closed zseek.Writer")
+var ErrClosed = errors.New("write to closed packing.Writer")
 
 // WriterOptions are the options of a Writer. The zero value is right for most.
 type WriterOptions struct {
-	// InFlight is how many frames of the pool this Writer may hold at a time;
+	// InFlight is how many pieces of the pool this Writer may hold at a time;
 	// 0 means workers+2: one being filled, one being written, and one for every
 	// worker, so that a single Writer keeps all of them busy and one whose
 	// destination is slow leaves half of the pool to the others.
 	InFlight int
+}
+
+// Container is the format of a file of compressed pieces. Its methods are called
+// one at a time.
+type Container interface {
+	// Begin returns what the file begins with.
+	Begin() []byte
+	// Add is told of the next piece: what it was packed to, and its size before.
+	Add(packed []byte, size int)
+	// End returns what follows the last piece.
+	End() ([]byte, error)
 }
 
 // Writer compresses what is written to it. Close must be called to get a whole
@@ -31,22 +42,23 @@ type Writer struct {
 	w     io.Writer
 	p     *Pool
 	limit int
-	cur   *frame // being filled, or nil
+	cur   *piece // being filled, or nil
 	ended bool   // Close or Abort was called
 
 	mu       sync.Mutex
 	cond     sync.Cond // signalled when held, queue, flushing or err changes
-	held     int       // frames of the pool, cur included
-	queue    []*frame  // submitted and not yet written, in order
+	held     int       // pieces of the pool, cur included
+	queue    []*piece  // submitted and not yet written, in order
 	flushing bool      // a goroutine is writing the head of the queue
-	entries  []Entry
-	err      error // the first error; what comes later is dropped
+	file     Container // of the goroutine that is flushing, or of Close
+	written  int       // pieces
+	err      error     // the first error; what comes later is dropped
 }
 
 // NewWriter returns a Writer that writes to w, compressing on p. Closing it
 // does not close w.
-func NewWriter(w io.Writer, p *Pool, o WriterOptions) *Writer {
-	z := &Writer{w: w, p: p, limit: o.InFlight}
+func NewWriter(w io.Writer, p *Pool, file Container, o WriterOptions) *Writer {
+	z := &Writer{w: w, p: p, file: file, limit: o.InFlight}
 	if z.limit <= 0 {
 		z.limit = p.workers + 2
 	}
@@ -67,18 +79,18 @@ func (z *Writer) Write(p []byte) (int, error) {
 				return n, err
 			}
 		}
-		c := min(FrameSize-len(z.cur.in), len(p)-n)
+		c := min(z.p.size-len(z.cur.in), len(p)-n)
 		z.cur.in = append(z.cur.in, p[n:n+c]...)
 		n += c
-		if len(z.cur.in) == FrameSize {
+		if len(z.cur.in) == z.p.size {
 			z.submit()
 		}
 	}
 	return n, nil
 }
 
-// Close compresses what is left, writes the seek table, and waits until all of
-// it has been written. It returns the first error of the destination.
+// Close compresses what is left, and waits until all of it has been written. It
+// returns the first error of the encoder or the destination.
 func (z *Writer) Close() error {
 	if z.ended {
 		return z.err
@@ -90,17 +102,20 @@ func (z *Writer) Close() error {
 	if err := z.wait(); err != nil {
 		return err
 	}
-	table, err := AppendTable(nil, z.entries)
+	end, err := z.file.End()
+	if err == nil && z.written == 0 {
+		end = append(z.file.Begin(), end...)
+	}
 	if err == nil {
-		_, err = z.w.Write(table)
+		err = z.write(end)
 	}
 	if err != nil {
-		z.err = fmt.Errorf("write seek table: %w", err)
+		z.err = fmt.Errorf("write end of file: %w", err)
 	}
 	return z.err
 }
 
-// Abort gives up: frames not yet written are dropped, and when it returns the
+// Abort gives up: pieces not yet written are dropped, and when it returns the
 // destination gets no more writes. After Close or Abort it does nothing, so
 // that it can be deferred.
 func (z *Writer) Abort() {
@@ -118,7 +133,7 @@ func (z *Writer) Abort() {
 	z.wait()
 }
 
-// acquire takes a frame to fill.
+// acquire takes a piece to fill.
 func (z *Writer) acquire() error {
 	z.mu.Lock()
 	for z.held >= z.limit && z.err == nil {
@@ -135,20 +150,20 @@ func (z *Writer) acquire() error {
 	return err
 }
 
-// submit hands the filled frame to a worker.
+// submit hands the filled piece to a worker.
 func (z *Writer) submit() {
 	f := z.cur
 	z.cur = nil
 	z.mu.Lock()
 	z.queue = append(z.queue, f)
 	z.mu.Unlock()
-	// One goroutine a frame: starting it is a thousandth of the work, and none is
-	// left to stop. The encoder lets as many run as the pool has workers.
+	// One goroutine a piece: starting it is a thousandth of the work, and none is
+	// left to stop.
 	go z.work(f)
 }
 
 // work compresses f, and writes what has become ready in order.
-func (z *Writer) work(f *frame) {
+func (z *Writer) work(f *piece) {
 	z.mu.Lock()
 	dropped := z.err != nil
 	z.mu.Unlock()
@@ -177,19 +192,46 @@ func (z *Writer) flush() {
 	z.queue = z.queue[1:]
 	if z.err == nil {
 		z.mu.Unlock()
-		n, err := z.w.Write(f.out)
-		if err == nil && n < len(f.out) {
-			err = io.ErrShortWrite
-		}
+		err := z.add(f)
 		z.mu.Lock()
 		if err != nil {
-			z.fail(fmt.Errorf("write frame %d: %w", len(z.entries), err))
+			z.fail(err)
 		}
-		z.entries = append(z.entries, Entry{Compressed: uint32(len(f.out)), Decompressed: uint32(len(f.in))})
+		z.written++
 	}
 	z.p.put(f)
 	z.held--
 	z.cond.Broadcast()
+}
+
+// add writes a piece.
+func (z *Writer) add(f *piece) error {
+	if f.err != nil {
+		return fmt.Errorf("compress block %d: %w", z.written, f.err)
+	}
+	z.file.Add(f.out, len(f.in))
+	var err error
+	if z.written == 0 {
+		err = z.write(z.file.Begin())
+	}
+	if err == nil {
+		err = z.write(f.out)
+	}
+	if err != nil {
+		return fmt.Errorf("write block %d: %w", z.written, err)
+	}
+	return nil
+}
+
+func (z *Writer) write(b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	n, err := z.w.Write(b)
+	if err == nil && n < len(b) {
+		err = io.ErrShortWrite
+	}
+	return err
 }
 
 // fail remembers the first error. It is called with mu held.
