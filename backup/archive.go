@@ -19,7 +19,6 @@ import (
 	"github.com/narvault/narvault/narread"
 	"github.com/narvault/narvault/narread/nar"
 	"github.com/narvault/narvault/narread/narinfo"
-	"github.com/narvault/narvault/narread/zseek"
 )
 
 // An archiver carries out the jobs of a plan. Jobs are started in the order of
@@ -30,8 +29,8 @@ type archiver struct {
 	lock     *backupLock
 	keys     []SignKey // sign what is written
 	store    Store
-	pool     *zseek.Pool // nil: NARs are stored as they are
-	repack   bool        // never take over NAR files of another cache as they are
+	packer   *narPacker
+	repack   bool // never take over NAR files of another cache as they are
 	journal  *journal
 	progress *Progress
 	// These are of commitAll's goroutine until run returns.
@@ -190,7 +189,7 @@ func (a *archiver) dump(ctx context.Context, j *job) error {
 	}
 	j.temp = &tempNAR{file: file}
 	narSum, fileSum := newSum(), newSum()
-	out := a.compressor(io.MultiWriter(file, fileSum))
+	out := a.packer.open(io.MultiWriter(file, fileSum))
 	listing, warnings, err := a.store.Dump(ctx, io.MultiWriter(narSum, out, a.progress), j.info.Path)
 	if err != nil {
 		out.Abort()
@@ -204,11 +203,11 @@ func (a *archiver) dump(ctx context.Context, j *job) error {
 		return &ChangedError{Path: a.store.RealPath(j.info.Path), Recorded: j.info.NarHash, Found: narSum.sum()}
 	}
 	j.temp.narFile = narFile{
-		Compression: a.compression(),
+		Compression: a.packer.compression,
 		FileHash:    fileSum.sum(), FileSize: fileSum.size,
 		NarHash: j.info.NarHash, NarSize: j.info.NarSize,
 	}
-	j.temp.URL = path.Join(narDir, j.temp.FileHash.Nix32()+narExtension(a.compression()))
+	j.temp.URL = path.Join(narDir, j.temp.FileHash.Nix32()+narExtension(a.packer.compression))
 	j.warnings = warnings
 	j.listing, err = listingJSON(listing)
 	return err
@@ -235,36 +234,9 @@ func listingJSON(l *nar.Listing) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// A container packs a NAR into a file. Close completes the file, Abort gives
-// up; one of them ends it.
-type container interface {
-	io.WriteCloser
-	Abort()
-}
-
-func (a *archiver) compressor(w io.Writer) container {
-	if a.pool == nil {
-		return plain{w}
-	}
-	return zseek.NewWriter(w, a.pool, zseek.WriterOptions{})
-}
-
-func (a *archiver) compression() string {
-	if a.pool == nil {
-		return "none"
-	}
-	return "zstd"
-}
-
 func (b *Backup) cachePath(elem ...string) string {
 	return filepath.Join(append([]string{b.Cache.Dir()}, elem...)...)
 }
-
-// plain is the container of compression none: there is none.
-type plain struct{ io.Writer }
-
-func (plain) Close() error { return nil }
-func (plain) Abort()       {}
 
 // A sum counts and hashes what is written to it.
 type sum struct {

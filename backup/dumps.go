@@ -100,7 +100,7 @@ func addDump(ctx context.Context, fsys disk.FS, dir string, req *DumpRequest) (*
 		return nil, err
 	}
 	defer lock.Close()
-	a := &dumpAdder{fsys: fsys, dir: filepath.Join(dir, dumpsDir), req: req, level: cmp.Or(req.Level, config.Level, defaultLevel)}
+	a := &dumpAdder{fsys: fsys, dir: filepath.Join(dir, dumpsDir), req: req, level: cmp.Or(req.Level, config.Level, compressionLevels["zstd"].usual)}
 	if err := disk.MkdirAll(fsys, dir, a.dir); err != nil {
 		return nil, err
 	}

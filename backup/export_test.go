@@ -68,7 +68,7 @@ func stream(t *testing.T, dir string) ([]byte, error) {
 
 // Reading at random, from several goroutines, gives what WriteTo gives.
 func TestExportReadAt(t *testing.T) {
-	for _, compression := range []string{"zstd", "none"} {
+	for _, compression := range []string{"zstd", "xz", "bzip2", "none"} {
 		dir, _, _ := backedUp(t, compression)
 		want, err := stream(t, dir)
 		if err != nil {
@@ -130,7 +130,7 @@ func TestExportIncomplete(t *testing.T) {
 // right; and the error comes before the record is complete, so that an import
 // does not take the path.
 func TestExportDamagedNAR(t *testing.T) {
-	for _, compression := range []string{"zstd", "none"} {
+	for _, compression := range []string{"zstd", "xz", "bzip2", "none"} {
 		dir, _, _ := backedUp(t, compression)
 		want, err := stream(t, dir)
 		if err != nil {

@@ -61,8 +61,8 @@ type Config struct {
 	Version     int       `json:"version"`
 	ID          string    `json:"id"` // a UUID
 	Created     time.Time `json:"created"`
-	Compression string    `json:"compression"` // for new archives: "zstd" or "none"
-	Level       int       `json:"level"`       // of zstd
+	Compression string    `json:"compression"` // for new archives: "zstd", "xz", "bzip2" or "none"
+	Level       int       `json:"level"`       // of the compression
 }
 
 // A Backup is a backup directory, or a foreign binary cache, open for reading.

@@ -22,8 +22,8 @@ type Request struct {
 	// end of their name says (.bz2, .zst). Those of derivations that built the
 	// release, and can be read, go to the cache.
 	Logs         map[storepath.Path]string
-	Compression  string           // "zstd", "none", or "" for what the backup was made with
-	Level        int              // of zstd, 0 for what the backup was made with
+	Compression  string           // "zstd", "xz", "bzip2", "none", or "" for what the backup was made with
+	Level        int              // of the compression, 0 for what the backup was made with
 	SignKeys     []SignKey        // sign all store paths of the release, those that are archived already as well
 	ForceRealise bool             // with Cached: build the outputs that are not valid
 	DryRun       bool             // only say what would be done
@@ -31,14 +31,6 @@ type Request struct {
 	Progress     Progress
 	Lock         LockOptions
 }
-
-// defaultCompression is for new backups. Level 3 is where the encoder stands
-// that is the best trade of speed for size (package zseek has the figures).
-const (
-	defaultCompression = "zstd"
-	defaultLevel       = 3
-	maxLevel           = 22
-)
 
 // A Result says what Run did, or with DryRun would do.
 type Result struct {
@@ -48,6 +40,7 @@ type Result struct {
 	DryRun    bool       `json:"dryRun,omitempty"`
 	Estimate             // what there was to do
 	FileSize  int64      `json:"fileSize"`            // bytes of NAR files written
+	Tool      string     `json:"tool,omitempty"`      // what compressed the NAR files, if it is not narvault itself
 	Signed    int        `json:"signed,omitempty"`    // store paths archived before that got a signature
 	Seconds   float64    `json:"seconds"`             // wall time
 	Changes   *Changes   `json:"changes,omitempty"`   // against the release's last backup, nil for a new release
@@ -159,17 +152,6 @@ func (req *Request) Check() error {
 	}
 	if req.ForceRealise && req.Method != Cached {
 		return fmt.Errorf("outputs are realised for method cached only, not for %s", req.Method)
-	}
-	return nil
-}
-
-// checkCompression accepts what can be written; "" and 0 mean the default.
-func checkCompression(name string, level int) error {
-	if name != "" && name != "zstd" && name != "none" {
-		return fmt.Errorf("compression %q is not zstd or none", name)
-	}
-	if level < 0 || level > maxLevel {
-		return fmt.Errorf("compression level %d is not 1 to %d", level, maxLevel)
 	}
 	return nil
 }

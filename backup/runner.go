@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"syscall"
 
@@ -16,7 +15,6 @@ import (
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
-	"github.com/narvault/narvault/narread/zseek"
 )
 
 // A runner is one run of Run.
@@ -165,13 +163,8 @@ func (r *runner) bringBack(b *Backup) (err error) {
 }
 
 func (r *runner) newConfig() Config {
-	c := Config{Compression: defaultCompression, Level: defaultLevel}
-	if r.req.Compression != "" {
-		c.Compression = r.req.Compression
-	}
-	if r.req.Level != 0 {
-		c.Level = r.req.Level
-	}
+	var c Config
+	c.Compression, c.Level = r.req.pack(c)
 	return c
 }
 
@@ -268,10 +261,11 @@ func (r *runner) archive(ctx context.Context, b *Backup, journal *journal, p *pl
 		fsys: r.fsys, backup: b, lock: r.held, store: r.store, journal: journal, progress: &r.req.Progress, keys: r.req.SignKeys,
 		repack: r.req.Compression != "" || r.req.Level != 0,
 	}
-	if compression, level := r.compression(b); compression != "none" {
-		a.pool = zseek.NewPool(runtime.GOMAXPROCS(0), level)
+	err := r.choosePacker(a)
+	if err != nil {
+		return err
 	}
-	err := a.run(ctx, p.jobs)
+	err = a.run(ctx, p.jobs)
 	r.result.FileSize = a.written
 	for _, j := range p.jobs {
 		r.result.Warnings = append(r.result.Warnings, j.warnings...)
@@ -299,6 +293,14 @@ func (r *runner) archive(ctx context.Context, b *Backup, journal *journal, p *pl
 	return nil
 }
 
+// choosePacker decides how NARs are compressed.
+func (r *runner) choosePacker(a *archiver) (err error) {
+	if a.packer, err = newPacker(r.req.pack(a.backup.config)); err == nil {
+		r.result.Tool = a.packer.tool
+	}
+	return err
+}
+
 // reserve makes the directory of the release and tries to write there, before
 // hours of work end in a place that cannot be written.
 func (r *runner) reserve(b *Backup) error {
@@ -321,25 +323,6 @@ func (r *runner) reserve(b *Backup) error {
 func (r *runner) unreserve(b *Backup) {
 	r.fsys.Remove(b.releasePath(r.req.Release))
 	r.fsys.Remove(b.path(releasesDir, r.req.Release.Project))
-}
-
-// compression returns what the request says, else what the backup was made
-// with.
-func (r *runner) compression(b *Backup) (name string, level int) {
-	name, level = b.config.Compression, b.config.Level
-	if name == "" {
-		name, level = defaultCompression, defaultLevel
-	}
-	if r.req.Compression != "" {
-		name = r.req.Compression
-	}
-	if r.req.Level != 0 {
-		level = r.req.Level
-	}
-	if level == 0 {
-		level = defaultLevel
-	}
-	return name, level
 }
 
 // sweep removes the temporary files that a crash left. Nobody else writes, so

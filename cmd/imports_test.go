@@ -40,6 +40,7 @@ var homes = map[string]string{
 	"github.com/dgraph-io/badger": "index",
 	"github.com/hanwen/go-fuse":   "fusefs",
 	"github.com/ulikunitz/xz":     "narread",
+	"github.com/dsnet/compress":   "narread",
 	"github.com/klauspost/":       "narread",
 	"github.com/andybalholm/":     "narread",
 	"github.com/pierrec/lz4":      "narread",

@@ -6,7 +6,7 @@ buildGoModule {
   inherit version src;
 
   # The NAR hash of what `go mod vendor` makes. `make vendor-hash` writes it, `make test` checks it.
-  vendorHash = "sha256-IML69qBNU92pTC8ntP2tadq1XhYzLBLrUKMHxZ2yeXk=";
+  vendorHash = "sha256-iSVkqW/yJuOQVjhE3qo9nIOE7G8bdfJkkClVCMSkUlc=";
 
   subPackages = [ "cmd/narvault" ];
   env.CGO_ENABLED = 0;

@@ -95,8 +95,8 @@ Methods:
 	f.StringVar(&c.store, "store", "", "the Nix store to read, as Nix's --store `URL`")
 	f.StringVar(&c.from, "from", "", "take the store paths from another backup or binary cache, the `CACHE-DIR`, not from a Nix store")
 	f.BoolVar(&c.asIs, "as-is", false, "with --from: take over all NAR files as they are, also those that cannot be read in parts")
-	f.StringVar(&c.compression, "compression", "", "zstd or none (default: what the backup was made with, zstd for a new one)")
-	f.IntVar(&c.level, "level", 0, "zstd level, 1 to 22 (default: what the backup was made with, 3 for a new one)")
+	f.StringVar(&c.compression, "compression", "", "zstd, xz, bzip2 or none (default: what the backup was made with, zstd for a new one)")
+	f.IntVar(&c.level, "level", 0, "compression level: zstd 1 to 22, xz and bzip2 1 to 9 (default: what the backup was made with; 3, 6, 9 for a new one)")
 	f.StringArrayVar(&c.signKeys, "sign-key", nil, "sign all store paths of the release with the secret key in this `FILE` (may be repeated)")
 	f.BoolVarP(&c.dryRun, "dry-run", "n", false, "only say what would be done")
 	f.BoolVar(&c.json, "json", false, "write the summary as JSON")
@@ -344,6 +344,9 @@ func summary(w io.Writer, dir string, r *backup.Result) {
 		fmt.Fprintln(w, "  nothing had to be written")
 	default:
 		row("written", r.Write, fmt.Sprintf(", compressed to %s in %s", size(r.FileSize), seconds(r.Seconds)))
+		if r.Tool != "" {
+			fmt.Fprintf(w, "  compressed by %s\n", r.Tool)
+		}
 	}
 	if r.Signed > 0 {
 		fmt.Fprintf(w, "  signed %s that had been there\n", count(r.Signed, "store path"))

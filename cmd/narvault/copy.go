@@ -38,8 +38,8 @@ only BACKUP2 has stay.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&c.compression, "compression", "", "pack NARs anew, with zstd or none (default: take them over as they are)")
-	f.IntVar(&c.level, "level", 0, "pack NARs anew, with this zstd level, 1 to 22")
+	f.StringVar(&c.compression, "compression", "", "pack NARs anew, with zstd, xz, bzip2 or none (default: take them over as they are)")
+	f.IntVar(&c.level, "level", 0, "pack NARs anew, with this level: zstd 1 to 22, xz and bzip2 1 to 9")
 	f.BoolVar(&c.asIs, "as-is", false, "take over all NAR files as they are, also those that cannot be read in parts")
 	f.BoolVarP(&c.dryRun, "dry-run", "n", false, "only say what would be done")
 	f.BoolVar(&c.json, "json", false, "write the summary as JSON")
