@@ -33,20 +33,20 @@ type Snapshot struct {
 //
 // A long transaction keeps PostgreSQL from cleaning up: read, and Close.
 func Open(ctx context.Context, database string) (*Snapshot, error) {
-	s, err := open(ctx, database)
+	s, err := open(ctx, database, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
 	if err != nil {
 		return nil, fmt.Errorf("open Hydra's database: %w", err)
 	}
 	return s, nil
 }
 
-func open(ctx context.Context, database string) (*Snapshot, error) {
+func open(ctx context.Context, database string, o pgx.TxOptions) (*Snapshot, error) {
 	conn, where, err := connect(ctx, database)
 	if err != nil {
 		return nil, err
 	}
 	s := &Snapshot{conn: conn, where: where}
-	s.tx, err = conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
+	s.tx, err = conn.BeginTx(ctx, o)
 	if err == nil {
 		s.schema, err = readSchema(ctx, s.tx)
 	}
@@ -69,6 +69,9 @@ func closeConn(conn *pgx.Conn) error {
 
 // Database returns the name of the database.
 func (s *Snapshot) Database() string { return s.conn.Config().Database }
+
+// HasReleases reports whether Hydra has tables of releases, as until 2020.
+func (s *Snapshot) HasReleases() bool { return s.schema.hasReleases() }
 
 // SchemaVersion returns the version of Hydra's tables, 0 if it does not say.
 func (s *Snapshot) SchemaVersion() int { return s.schema.version }

@@ -17,7 +17,7 @@ func (s *Snapshot) evaluation(ctx context.Context, sel *Selection, id int64) (dr
 	err := s.tx.QueryRow(ctx, fmt.Sprintf("select %s, %s from jobsetevals x %s where x.id = $1::bigint", project, jobset, join), id).Scan(&inProject, &ofJobset)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		return d, fmt.Errorf("there is no evaluation %d: \"narvault hydra evaluations\" lists them", id)
+		return d, noEvaluation(id)
 	case err != nil:
 		return d, err
 	case inProject != sel.Project:
@@ -28,6 +28,10 @@ func (s *Snapshot) evaluation(ctx context.Context, sel *Selection, id int64) (dr
 	}
 	d.builds, err = column[int64](ctx, s, "select build::bigint from jobsetevalmembers where eval = $1::bigint order by build", id)
 	return d, err
+}
+
+func noEvaluation(id int64) error {
+	return fmt.Errorf("there is no evaluation %d: \"narvault hydra evaluations\" lists them", id)
 }
 
 // latest returns the builds of a jobset's latest evaluation that has builds, all
@@ -92,7 +96,7 @@ func (s *Snapshot) aggregate(ctx context.Context, id int64) (draft, error) {
 func (s *Snapshot) native(ctx context.Context, sel *Selection) ([]draft, error) {
 	if !s.schema.hasReleases() {
 		return nil, fmt.Errorf("this Hydra (schema version %d) has no releases, as none has since 2020: "+
-			"say what the release is by \"evaluation\", \"jobset\", \"builds\" or \"aggregate\"", s.schema.version)
+			"say what the release is by \"evaluation\", \"jobset\", \"builds\" or \"aggregate\", or with \"narvault hydra create-release\"", s.schema.version)
 	}
 	names, err := column[string](ctx, s, "select name from releases where project = $1 order by name", sel.Project)
 	if err != nil {
@@ -100,7 +104,7 @@ func (s *Snapshot) native(ctx context.Context, sel *Selection) ([]draft, error) 
 	}
 	var drafts []draft
 	for _, name := range names {
-		if match(sel.Name, name) || name == sel.Name {
+		if sel.Matches(name) {
 			d := draft{name: name, native: true}
 			if err := s.members(ctx, sel.Project, &d); err != nil {
 				return nil, err

@@ -71,6 +71,15 @@ func checkPatterns(patterns []string) error {
 	return nil
 }
 
+// Native reports whether Hydra's own tables say what the selection is.
+func (sel *Selection) Native() bool {
+	return sel.Evaluation == 0 && sel.Jobset == "" && sel.Builds == nil && sel.Aggregate.none()
+}
+
+// Matches reports whether the name of a release is the selection's, or matches
+// it.
+func (sel *Selection) Matches(name string) bool { return name == sel.Name || match(sel.Name, name) }
+
 // match reports whether a name matches a pattern, which Check has seen. A slash
 // is like any other character.
 func match(pattern, name string) bool {

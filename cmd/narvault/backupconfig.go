@@ -59,32 +59,61 @@ func (c *backupCommand) readHydra(ctx context.Context, config *hydra.Config, sto
 		return nil, err
 	}
 	defer snapshot.Close()
-	var requests []*hydraRequest
-	seen := make(map[backup.ReleaseID]bool)
+	var selections []hydra.Selection
 	for _, sel := range config.Releases {
-		releases, errs := snapshot.Find(ctx, &sel, storeDir)
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
+		some, err := defined(config.OutDir, snapshot, sel)
+		if err != nil {
+			return nil, err
 		}
-		for _, err := range errs {
-			done.fail(err)
+		selections = append(selections, some...)
+	}
+	var requests []*hydraRequest
+	for _, sel := range selections {
+		some, err := c.find(ctx, snapshot, &sel, storeDir, done)
+		if err != nil {
+			return nil, err
 		}
-		for _, r := range releases {
-			req, err := c.hydraRequest(&sel, r, snapshot.Database())
-			switch {
-			case errors.Is(err, backup.ErrReleaseID):
-				done.fail(fmt.Errorf("%v: give it another \"name\" in %s", err, c.config)) // it is Hydra's, not wrong usage
-			case err != nil:
-				return nil, err
-			case seen[req.Release]:
-				done.fail(fmt.Errorf("release %s: %s has two releases of this name: give one another \"name\"", req.Release, c.config))
-			default:
-				seen[req.Release] = true
-				requests = append(requests, req)
-			}
+		requests = append(requests, some...)
+	}
+	return c.withoutTwins(requests, done), nil
+}
+
+// find asks for the releases that a selection stands for.
+func (c *backupCommand) find(ctx context.Context, snapshot *hydra.Snapshot, sel *hydra.Selection, storeDir string, done *batch) ([]*hydraRequest, error) {
+	releases, errs := snapshot.Find(ctx, sel, storeDir)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	for _, err := range errs {
+		done.fail(err)
+	}
+	var requests []*hydraRequest
+	for _, r := range releases {
+		req, err := c.hydraRequest(sel, r, snapshot.Database())
+		switch {
+		case errors.Is(err, backup.ErrReleaseID):
+			done.fail(fmt.Errorf("%v: give it another \"name\" in %s", err, c.config)) // it is Hydra's, not wrong usage
+		case err != nil:
+			return nil, err
+		default:
+			requests = append(requests, req)
 		}
 	}
 	return requests, nil
+}
+
+// withoutTwins leaves the first of releases that have the same name.
+func (c *backupCommand) withoutTwins(requests []*hydraRequest, done *batch) (different []*hydraRequest) {
+	seen := make(map[backup.ReleaseID]bool)
+	for _, req := range requests {
+		if seen[req.Release] {
+			done.fail(fmt.Errorf("release %s: %s has two releases of this name: give one another \"name\"", req.Release, c.config))
+			continue
+		}
+		seen[req.Release] = true
+		different = append(different, req)
+	}
+	return different
 }
 
 // runAll backs up one release after the other.

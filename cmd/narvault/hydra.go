@@ -14,7 +14,7 @@ type hydraCommand struct{}
 func (c *hydraCommand) cobra(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "hydra",
-		Short: "Hydra's database: dump it, restore it",
+		Short: "Hydra's database: list it, dump it, restore it",
 		Long: `Commands for the database of Hydra, the continuous build system of Nix.
 
 --database names it as Hydra does (dbi:Pg:dbname=hydra;host=localhost;user=hydra;),
@@ -29,6 +29,9 @@ from PGHOST, PGPASSWORD, ~/.pgpass and so on. A password is best kept there.`,
 		},
 	}
 	for _, c := range []command{
+		&hydraReleasesCommand{},
+		&hydraEvaluationsCommand{},
+		&hydraCreateCommand{},
 		&hydraDumpCommand{},
 		&hydraDumpsCommand{},
 		&hydraRestoreDatabaseCommand{},
