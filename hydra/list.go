@@ -3,6 +3,7 @@ package hydra
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -43,11 +44,16 @@ func (a *Amounts) columns() []any { return []any{&a.Builds, &a.Succeeded, &a.Que
 // Releases returns the releases in Hydra's tables, of one project or, with "",
 // of all, by project and name. A Hydra that has no such tables has none.
 func (s *Snapshot) Releases(ctx context.Context, project string) ([]ReleaseInfo, error) {
-	if err := s.checkFilter(ctx, project); err != nil {
+	list, err := s.releases(ctx, project)
+	if err != nil {
 		return nil, fmt.Errorf("list releases: %w", explain(err))
 	}
-	if !s.schema.hasReleases() {
-		return nil, nil
+	return list, nil
+}
+
+func (s *Snapshot) releases(ctx context.Context, project string) ([]ReleaseInfo, error) {
+	if err := s.checkFilter(ctx, project); err != nil || !s.schema.hasReleases() {
+		return nil, err
 	}
 	rows, err := s.tx.Query(ctx, fmt.Sprintf(`
 		select r.project, r.name, coalesce(r.description, ''), r."timestamp"::bigint, %s
@@ -57,30 +63,34 @@ func (s *Snapshot) Releases(ctx context.Context, project string) ([]ReleaseInfo,
 		where $1 = '' or r.project = $1
 		group by r.project, r.name, r.description, r."timestamp" order by r.project, r.name`, amounts), project)
 	if err != nil {
-		return nil, fmt.Errorf("list releases: %w", explain(err))
+		return nil, err
 	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r ReleaseInfo, err error) {
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (r ReleaseInfo, err error) {
 		var created int64
 		err = row.Scan(append([]any{&r.Project, &r.Name, &r.Description, &created}, r.columns()...)...)
 		r.Created = time.Unix(created, 0).UTC()
 		return r, err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("list releases: %w", explain(err))
-	}
-	return list, nil
 }
 
 // Evaluations returns the newest evaluations that have builds, at most limit if
 // that is not 0, the newest first; with a project or a jobset, its own.
 func (s *Snapshot) Evaluations(ctx context.Context, project, jobset string, limit int) ([]EvaluationInfo, error) {
-	if err := s.checkFilter(ctx, project); err != nil {
+	list, err := s.evaluations(ctx, project, jobset, limit)
+	if err != nil {
 		return nil, fmt.Errorf("list evaluations: %w", explain(err))
 	}
-	join, projectColumn, jobsetColumn := s.schema.jobsetOf("jobsetevals")
-	if limit <= 0 {
-		limit = 1 << 30
+	return list, nil
+}
+
+func (s *Snapshot) evaluations(ctx context.Context, project, jobset string, limit int) ([]EvaluationInfo, error) {
+	if err := s.checkFilter(ctx, project); err != nil {
+		return nil, err
 	}
+	if limit <= 0 {
+		limit = math.MaxInt32
+	}
+	join, projectColumn, jobsetColumn := s.schema.jobsetOf("jobsetevals")
 	rows, err := s.tx.Query(ctx, fmt.Sprintf(`
 		select e.id::bigint, e.project, e.jobset, e."timestamp"::bigint, %s
 		from (select x.id, %s as project, %s as jobset, x."timestamp" from jobsetevals x %s
@@ -90,18 +100,14 @@ func (s *Snapshot) Evaluations(ctx context.Context, project, jobset string, limi
 		left join builds b on b.id = m.build
 		group by e.id, e.project, e.jobset, e."timestamp" order by e.id desc`, amounts, projectColumn, jobsetColumn, join), project, jobset, limit)
 	if err != nil {
-		return nil, fmt.Errorf("list evaluations: %w", explain(err))
+		return nil, err
 	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e EvaluationInfo, err error) {
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (e EvaluationInfo, err error) {
 		var created int64
 		err = row.Scan(append([]any{&e.ID, &e.Project, &e.Jobset, &created}, e.columns()...)...)
 		e.Created = time.Unix(created, 0).UTC()
 		return e, err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("list evaluations: %w", explain(err))
-	}
-	return list, nil
 }
 
 // checkFilter reports a project that Hydra has not; "" is no filter.

@@ -160,6 +160,9 @@ func (c *hydraReleasesCommand) defined(ctx context.Context, s *hydra.Snapshot, d
 }
 
 func (c *hydraReleasesCommand) print(list []hydraRelease) error {
+	if len(list) == 0 {
+		return nil
+	}
 	w := newColumns(c.s)
 	w.row("RELEASE", "CREATED", "BUILDS", "SIZE", "BACKED UP", "DESCRIPTION")
 	for _, r := range list {
@@ -233,6 +236,9 @@ func (c *hydraEvaluationsCommand) run(ctx context.Context) error {
 }
 
 func (c *hydraEvaluationsCommand) print(list []hydraEvaluation) error {
+	if len(list) == 0 {
+		return nil
+	}
 	w := newColumns(c.s)
 	w.row("EVALUATION", "JOBSET", "CREATED", "BUILDS", "SIZE", "BACKED UP")
 	for _, e := range list {
@@ -274,5 +280,5 @@ func (c *columns) row(cells ...string) {
 	for i, cell := range cells {
 		cells[i] = shown(cell, c.tty)
 	}
-	fmt.Fprintln(c, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+	fmt.Fprintln(c, strings.Join(cells, "\t"))
 }
