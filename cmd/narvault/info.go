@@ -133,14 +133,32 @@ func (c *infoCommand) release(b *backup.Backup, id backup.ReleaseID) error {
 		if !r.Created.IsZero() {
 			t.row("created", r.Created.Format(time.RFC3339))
 		}
+		t.optional("from", origin(&r.Source))
 		t.row("store paths", fmt.Sprint(len(paths)))
 		if r.NarSize > 0 {
 			t.row("as NARs", size(r.NarSize))
 		}
 		for _, root := range r.Roots {
-			t.row("root", root.StorePath.In(b.Cache.StoreDir()))
+			text := root.StorePath.In(b.Cache.StoreDir())
+			if root.Build != 0 {
+				text += fmt.Sprintf("  (%s.%s, %s, build %d)", root.Job, root.System, root.Output, root.Build)
+			}
+			t.row("root", text)
 		}
 	})
+}
+
+// origin says where a release was taken from, if that is not a Nix store.
+func origin(s *backup.Source) string {
+	switch {
+	case s.Kind == "hydra" && s.Evaluation != 0:
+		return fmt.Sprintf("Hydra, database %s, evaluation %d", s.Database, s.Evaluation)
+	case s.Kind == "hydra":
+		return fmt.Sprintf("Hydra, database %s", s.Database)
+	case s.Kind == "cache":
+		return "another backup or binary cache"
+	}
+	return ""
 }
 
 // A pathInfo describes a store path, or a file in one.

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"fmt"
 	"path/filepath"
+	"slices"
 
+	"github.com/narvault/narvault/backup"
 	"github.com/narvault/narvault/hydra"
+	"github.com/narvault/narvault/index/bincache"
 )
 
 // oldNames are the scripts that backed up Hydra before: the binary does their
@@ -20,6 +24,42 @@ var oldNames = map[string]func(config string) ([]string, error){
 		}
 		return []string{"gc", c.OutDir}, nil
 	},
+	"hydra-restore": func(config string) ([]string, error) {
+		c, err := hydra.ReadConfig(config)
+		if err != nil {
+			return nil, err
+		}
+		names, err := archivedReleases(c)
+		return append([]string{"restore", c.OutDir}, names...), err
+	},
+}
+
+// archivedReleases returns the releases that a configuration names. What it
+// selects without a name is all that the backup has of the project.
+func archivedReleases(c *hydra.Config) ([]string, error) {
+	b, err := backup.Open(c.OutDir, bincache.Options{})
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	ids, err := b.Releases()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, sel := range c.Releases {
+		before := len(names)
+		for _, id := range ids {
+			if id.Project == sel.Project && (sel.Name == "" || sel.Matches(id.Name)) {
+				names = append(names, id.String())
+			}
+		}
+		if len(names) == before {
+			return nil, fmt.Errorf("release %s/%s: %w (narvault ls %s releases shows what is)", sel.Project, sel.Name, backup.ErrNoRelease, c.OutDir)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
 }
 
 // asCalled returns the arguments of narvault for how the program was called.

@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(hydratest.Main{M: m}, map[string]func(){
-		"narvault": main, "hydra-backup": main, "hydra-collect-backup-garbage": main,
+		"narvault": main, "hydra-backup": main, "hydra-collect-backup-garbage": main, "hydra-restore": main,
 	})
 }
 
