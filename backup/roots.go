@@ -121,7 +121,7 @@ func lockRoots(ctx context.Context, store Store, req *Request) ([]storepath.Path
 	}
 	gone := &GoneError{Total: len(wanted), Err: err}
 	for _, r := range wanted {
-		if slices.Contains(invalid.Paths, r.StorePath) {
+		if _, found := slices.BinarySearch(invalid.Paths, r.StorePath); found {
 			gone.Roots = append(gone.Roots, r)
 		}
 	}
