@@ -61,12 +61,14 @@ func (r *runner) archiveLogs(ctx context.Context, b *Backup) error {
 	return r.fsys.SyncDir(b.cachePath(logDir))
 }
 
-// logs returns those of the request's logs that belong to the release, as gc
-// sees it too.
+// logs returns the logs that belong to the release, as gc sees it too: of the
+// request's, and of those that the cache has from which it is taken.
 func (r *runner) logs() map[storepath.Path]string {
 	logs := make(map[storepath.Path]string)
 	add := func(drv storepath.Path) {
 		if file, ok := r.req.Logs[drv]; ok {
+			logs[drv] = file
+		} else if file := r.sourceLog(drv); file != "" {
 			logs[drv] = file
 		}
 	}
@@ -74,10 +76,24 @@ func (r *runner) logs() map[storepath.Path]string {
 		add(info.Path)
 		add(info.Deriver)
 	}
-	for _, root := range r.selected.roots {
+	for _, root := range r.newRecord().Roots {
 		add(root.DrvPath)
 	}
 	return logs
+}
+
+// sourceLog returns the log of a derivation in the cache that the release is
+// taken from, or "".
+func (r *runner) sourceLog(drv storepath.Path) string {
+	from, ok := r.store.(*CacheStore)
+	if !ok || !drv.IsDerivation() {
+		return ""
+	}
+	file := from.source.cachePath(logDir, string(drv))
+	if _, err := os.Lstat(file); err != nil {
+		return ""
+	}
+	return file
 }
 
 func (r *runner) archiveLog(b *Backup, drv storepath.Path, from string) error {
@@ -85,8 +101,9 @@ func (r *runner) archiveLog(b *Backup, drv storepath.Path, from string) error {
 	if _, err := os.Lstat(target); !errors.Is(err, fs.ErrNotExist) {
 		return err // nil if it is there
 	}
-	// Not to wait for a pipe in place of a file.
-	in, err := os.OpenFile(from, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	// Not to wait for a pipe in place of a file, nor to archive what a symlink in a
+	// foreign cache leads to.
+	in, err := os.OpenFile(from, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
 	}

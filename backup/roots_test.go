@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
 	"github.com/narvault/narvault/narread/testenv"
 )
@@ -205,6 +206,42 @@ func TestLogs(t *testing.T) {
 		if !exists(filepath.Join(dir, "cache/log", string(drv))) {
 			t.Errorf("gc has taken the log of %s", drv)
 		}
+	}
+}
+
+// TestCopyLogs copies a release with its build log; a symlink in place of a log
+// is not followed.
+func TestCopyLogs(t *testing.T) {
+	store, req := hydraScene(t)
+	drv := req.Record.Roots[0].DrvPath
+	dir := t.TempDir()
+	log := filepath.Join(dir, "log")
+	if err := os.WriteFile(log, []byte("built"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	req.Logs = map[storepath.Path]string{drv: log}
+	mustRun(t, filepath.Join(dir, "one"), store, req)
+	b, err := Open(filepath.Join(dir, "one"), bincache.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	copied := filepath.Join("cache/log", string(drv))
+	if _, err := Copy(t.Context(), filepath.Join(dir, "two"), FromCache(b, false), req.Release, Request{}); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, "two", copied)); err != nil || string(text) != "built" {
+		t.Errorf("the log has become %q, %v", text, err)
+	}
+	if err := errors.Join(os.Remove(filepath.Join(dir, "one", copied)), os.Symlink(log, filepath.Join(dir, "one", copied))); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Copy(t.Context(), filepath.Join(dir, "three"), FromCache(b, false), req.Release, Request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if exists(filepath.Join(dir, "three", copied)) || !strings.Contains(strings.Join(r.Warnings, "\n"), "is left out") {
+		t.Errorf("a symlink has become a log; warnings are %q", r.Warnings)
 	}
 }
 
