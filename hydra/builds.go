@@ -3,6 +3,7 @@ package hydra
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -47,9 +48,10 @@ func (s *Snapshot) buildRows(ctx context.Context, ids []int64) ([]buildRow, erro
 	})
 }
 
-// complete reads the outputs and products of builds that succeeded, and parses
-// their store paths, which must be in the store directory.
-func (s *Snapshot) complete(ctx context.Context, rows []buildRow, storeDir string) ([]Build, error) {
+// complete reads the outputs (only those named, all if none are) and products of
+// builds that succeeded, and parses their store paths, which must be in the store
+// directory.
+func (s *Snapshot) complete(ctx context.Context, rows []buildRow, only []string, storeDir string) ([]Build, error) {
 	ids := make([]int64, len(rows))
 	for i := range rows {
 		ids[i] = rows[i].ID
@@ -67,7 +69,8 @@ func (s *Snapshot) complete(ctx context.Context, rows []buildRow, storeDir strin
 	for i := range rows {
 		row := &rows[i]
 		row.Products = products[row.ID]
-		faults = append(faults, row.parse(outputs[row.ID], storeDir)...)
+		wanted := slices.DeleteFunc(outputs[row.ID], func(o outputRow) bool { return len(only) > 0 && !slices.Contains(only, o.name) })
+		faults = append(faults, row.parse(wanted, storeDir)...)
 		builds = append(builds, row.Build)
 	}
 	if faults != nil {
@@ -88,7 +91,7 @@ func (b *buildRow) parse(outputs []outputRow, storeDir string) (faults []string)
 		fault("has as its derivation %s, which is none", b.drvPath)
 	}
 	if len(outputs) == 0 {
-		fault("has no outputs")
+		fault("has no outputs, or none of those that are asked for")
 	}
 	for _, o := range outputs {
 		if o.path == nil {

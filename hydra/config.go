@@ -26,6 +26,7 @@ import (
 //	"jobset": "trunk"                 those of its latest one whose builds are all finished
 //	"jobs": ["build", "tests.*"]      of an evaluation or a jobset, those of these jobs
 //	"builds": [12, 13]                these builds
+//	"outputs": ["out", "doc"]         only these outputs
 //	"aggregate": 12                   a build and its constituents; "tested": the job of that name in the evaluation or the jobset
 //
 // and needs no name then. A name with *, ? or [ in it stands for all releases of
@@ -128,18 +129,19 @@ func parseSelection(at string, text []byte) (sel Selection, err error) {
 		"method":      is("a string", &sel.Method),
 		"evaluation":  positive("the number of an evaluation", &sel.Evaluation),
 		"jobset":      is("a string", &sel.Jobset),
-		"jobs":        listOf(at+".jobs", &sel.Jobs, parsePattern),
+		"jobs":        listOf(at+".jobs", &sel.Jobs, parseString),
+		"outputs":     listOf(at+".outputs", &sel.Outputs, parseString),
 		"builds":      listOf(at+".builds", &sel.Builds, parseBuild),
 		"aggregate":   sel.Aggregate.parse,
 	})
 	return sel, err
 }
 
-func parsePattern(at string, text []byte) (pattern string, err error) {
-	if err := is("a pattern for the names of jobs", &pattern)(text); err != nil {
+func parseString(at string, text []byte) (s string, err error) {
+	if err := is("a string", &s)(text); err != nil {
 		return "", fmt.Errorf("%s %w", at, err)
 	}
-	return pattern, nil
+	return s, nil
 }
 
 func parseBuild(at string, text []byte) (id int64, err error) {

@@ -43,14 +43,14 @@ func TestParseConfigSelections(t *testing.T) {
 	got, err := hydra.ParseConfig([]byte(`{"dbiConnection": "postgres://h/x", "outDir": "Sicherungen für später", "releases": [
 		{"project": "p", "evaluation": 3, "jobs": ["a", "b.*"], "description": "Größe \u00e4"},
 		{"project": "p", "jobset": "trunk", "aggregate": "tested"},
-		{"project": "p", "aggregate": 12}, {"project": "p", "name": "n", "builds": [1, 2]}, {"project": "p", "name": "p-*"}]}`))
+		{"project": "p", "aggregate": 12}, {"project": "p", "name": "n", "builds": [1, 2]}, {"project": "p", "name": "p-*", "outputs": ["out"]}]}`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []hydra.Selection{
 		{Project: "p", Evaluation: 3, Jobs: []string{"a", "b.*"}, Description: "Größe ä"},
 		{Project: "p", Jobset: "trunk", Aggregate: hydra.Aggregate{Job: "tested"}},
-		{Project: "p", Aggregate: hydra.Aggregate{Build: 12}}, {Project: "p", Name: "n", Builds: []int64{1, 2}}, {Project: "p", Name: "p-*"},
+		{Project: "p", Aggregate: hydra.Aggregate{Build: 12}}, {Project: "p", Name: "n", Builds: []int64{1, 2}}, {Project: "p", Name: "p-*", Outputs: []string{"out"}},
 	}
 	if !reflect.DeepEqual(got.Releases, want) || got.OutDir != "Sicherungen für später" {
 		t.Errorf("got %+v in %q\nwant %+v", got.Releases, got.OutDir, want)
@@ -79,7 +79,7 @@ func TestConfigErrors(t *testing.T) {
 		{"negative", `"method": "binary"`, `"evaluation": -1`, `releases[0].evaluation is -1, not the number of an evaluation`},
 		{"fraction", `"method": "binary"`, `"evaluation": 1.5`, `releases[0].evaluation is a number, not the number of an evaluation`},
 		{"no build", `"method": "binary"`, `"builds": [1, "x"]`, `releases[0].builds[1] is a string, not the number of a build`},
-		{"no job", `"method": "binary"`, `"jobs": ["x", null]`, `releases[0].jobs[1] is null, not a pattern for the names of jobs`},
+		{"no job", `"method": "binary"`, `"jobs": ["x", null]`, `releases[0].jobs[1] is null, not a string`},
 		{"no aggregate", `"method": "binary"`, `"aggregate": []`, `releases[0].aggregate is neither the number of a build nor the name of a job`},
 		{"two selections", `"method": "binary"`, `"builds": [1], "evaluation": 1`, `releases[0] has more than one of evaluation, jobset, builds and aggregate`},
 		{"jobs of nothing", `"method": "binary"`, `"jobs": ["x"]`, `releases[0] has jobs, but no evaluation`},

@@ -40,6 +40,7 @@ func TestFindErrors(t *testing.T) {
 		{"no name", hydra.Selection{Project: "disnix", Builds: []int64{int64(s.client)}}, []string{`add "name"`}},
 		{"no aggregate", hydra.Selection{Project: "disnix", Aggregate: hydra.Aggregate{Build: int64(s.client)}}, []string{"is not an aggregate"}},
 		{"no such aggregate", hydra.Selection{Project: "disnix", Jobset: "trunk", Aggregate: hydra.Aggregate{Job: "tested"}}, []string{`has no job "tested"`}},
+		{"no output", hydra.Selection{Project: "disnix", Evaluation: int64(s.first), Outputs: []string{"man", "lib"}}, []string{"(disnix:trunk:client, x86_64-linux) has no outputs, or none of those that are asked for"}},
 		{"nothing selected", hydra.Selection{Project: "disnix"}, []string{"has no name, and no evaluation"}},
 	}
 	for _, tt := range tests {

@@ -119,6 +119,17 @@ func jsonText(t *testing.T, v any) string {
 	return string(text)
 }
 
+// TestOutputs takes only the outputs that are asked for.
+func TestOutputs(t *testing.T) {
+	s := newScene(t, hydratest.Fresh)
+	r := find(t, open(t, s.URL), hydra.Selection{Project: "disnix", Evaluation: int64(s.first), Outputs: []string{"man", "doc"}})
+	for _, b := range r.Builds {
+		if len(b.Outputs) != 1 || b.Outputs[0].Name != "doc" {
+			t.Errorf("build %d has %v", b.ID, b.Outputs)
+		}
+	}
+}
+
 // TestRows reads the rows that belong to a release, and only those.
 func TestRows(t *testing.T) {
 	forShapes(t, func(t *testing.T, s *scene, shape string) {

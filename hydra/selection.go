@@ -23,6 +23,8 @@ type Selection struct {
 	Jobs       []string  // of the evaluation's jobs, those that match one of these patterns
 	Builds     []int64   // ids of builds
 	Aggregate  Aggregate // a build, and its constituents
+
+	Outputs []string // only these of each build, all if there are none; a build needs to have one of them
 }
 
 // An Aggregate names a build that has constituents: by its id, or by its job in
@@ -189,7 +191,7 @@ func (s *Snapshot) release(ctx context.Context, sel *Selection, d *draft, storeD
 	if r.Name, err = d.nameFor(sel.Project, good); err != nil {
 		return nil, err
 	}
-	if r.Builds, err = s.complete(ctx, good, storeDir); err != nil {
+	if r.Builds, err = s.complete(ctx, good, sel.Outputs, storeDir); err != nil {
 		return nil, err
 	}
 	if r.Logs, err = s.logs(ctx, r.Builds, storeDir); err != nil {
