@@ -43,6 +43,10 @@ func comparisons(slow bool) []comparison {
 			{"narvault backup", `"$narvault" backup -q kept --release b/all $(cat roots)`, ""},
 			{"nix-store -qR", `nix-store -qR $(cat roots) > /dev/null`, ""},
 		}},
+		{name: "check every byte", prepare: makeKept, rows: []row{
+			{"narvault check --read-data", `"$narvault" check -q kept --read-data`, ""},
+			{"nix store verify, same files", `nix store verify --no-trust --store "file://$PWD/kept/cache" $(cat paths) 2>/dev/null`, ""},
+		}},
 		{name: "export stream", prepare: makeKept, rows: []row{
 			{"narvault export", `"$narvault" export kept b/all > /dev/null`, ""},
 			{"nix-store --export", `nix-store --export $(cat paths) > /dev/null`, ""},
