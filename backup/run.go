@@ -97,8 +97,8 @@ func (p *Progress) archived(j *job) {
 //
 // On error the backup is as good as before: every release is whole, and what
 // was finished helps the next run. Errors that a caller may want to know:
-// *nixstore.InvalidPathsError (nothing was written), *ChangedError,
-// *LockedError, and those of the context.
+// *nixstore.InvalidPathsError and *MediumError (nothing was written),
+// *ChangedError, *LockedError, and those of the context.
 func Run(ctx context.Context, dir string, store Store, req Request) (*Result, error) {
 	start := time.Now()
 	r, err := run(ctx, disk.OS{}, dir, store, req)
@@ -131,6 +131,10 @@ func run(ctx context.Context, fsys disk.FS, dir string, store Store, req Request
 	if err := r.selectPaths(ctx); err != nil {
 		return nil, err
 	}
+	warnings, err := r.checkMedium(mediumOf(dir))
+	if err != nil {
+		return nil, fmt.Errorf("back up: %w", err)
+	}
 	work := r.write
 	if req.DryRun {
 		work = r.dryRun
@@ -138,6 +142,7 @@ func run(ctx context.Context, fsys disk.FS, dir string, store Store, req Request
 	if err := work(ctx); err != nil {
 		return nil, err
 	}
+	r.result.Warnings = append(warnings, r.result.Warnings...)
 	return &r.result, nil
 }
 
