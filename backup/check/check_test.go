@@ -2,6 +2,7 @@ package check
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,7 +22,9 @@ import (
 	"github.com/nix-community/go-nix/pkg/narinfo/signature"
 
 	"github.com/narvault/narvault/backup"
+	"github.com/narvault/narvault/backup/nixstore"
 	"github.com/narvault/narvault/narread"
+	"github.com/narvault/narvault/narread/storepath"
 	"github.com/narvault/narvault/narread/testenv"
 )
 
@@ -417,6 +420,57 @@ func shape(v any) string {
 		return "[" + strings.Join(parts, " ") + "]"
 	}
 	return fmt.Sprintf("%T", v)
+}
+
+// TestBesideOthers checks while releases come and go and garbage is collected:
+// none of it looks like damage.
+func TestBesideOthers(t *testing.T) {
+	s := newScene(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	var changes atomic.Int64
+	var ended atomic.Bool
+	go func() {
+		defer ended.Store(true)
+		var err error
+		for ; err == nil && ctx.Err() == nil; changes.Add(1) {
+			err = s.change(ctx, int(changes.Load()))
+		}
+		done <- err
+	}()
+	checks := 0
+	for ; changes.Load() < 8 && !ended.Load(); checks++ {
+		r := s.check(all)
+		if r.Counts[Damage]+r.Counts[Unreadable]+r.Counts[Warning] > 0 {
+			t.Errorf("%+v", r.Findings)
+			break
+		}
+	}
+	cancel()
+	if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	t.Logf("%d checks beside %d changes", checks, changes.Load())
+}
+
+// change backs up the scene's closure again, and takes it away.
+func (s *scene) change(ctx context.Context, i int) error {
+	id := backup.ReleaseID{Project: "demo", Name: "one"}
+	if i%2 == 0 {
+		_, err := backup.Forget(ctx, s.dir, backup.ForgetRequest{Releases: []backup.ReleaseID{id}})
+		if err != nil {
+			return err
+		}
+		_, err = backup.GC(ctx, s.dir, backup.GCOptions{Now: true, NoReleases: true})
+		return err
+	}
+	store, err := nixstore.Open(ctx, nixstore.Options{Env: testenv.NixEnv(s.t)})
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	_, err = backup.Run(ctx, s.dir, store, backup.Request{Release: id, Roots: []storepath.Path{s.top}})
+	return err
 }
 
 // What is no backup is an error, not a finding.

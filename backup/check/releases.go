@@ -201,8 +201,10 @@ func (c *checker) checkRecord(id backup.ReleaseID, r *release, closure []storepa
 	if len(problems) == 0 {
 		return
 	}
-	if again, err := c.b.Closure(id); err != nil || len(again) != len(closure) {
-		return
+	again, closureErr := c.b.Closure(id)
+	recordAgain, recordErr := c.b.Release(id)
+	if errors.Join(closureErr, recordErr) != nil || !slices.Equal(again, closure) || !reflect.DeepEqual(recordAgain, record) {
+		return // a backup is replacing them
 	}
 	if c.interrupted(id, record) {
 		f := Finding{Kind: Release, Severity: Warning, File: path.Join(releasesDir, id.String(), releaseFile),
