@@ -289,7 +289,7 @@ func (c *checker) again(what string) string {
 	if c.b.Foreign() {
 		return "get " + what + " again from where this cache came from"
 	}
-	return "remove it, and back up again what is hurt: that writes it anew"
+	return "remove this file, and back up again what is hurt: that writes it anew"
 }
 
 // stillNames reports whether a narinfo is still there, and names this NAR file.

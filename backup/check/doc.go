@@ -13,7 +13,7 @@
 // A narinfo has no checksum of its own. Where there is an index, its record has
 // one of the narinfo, and shows a flipped bit that leaves a well-formed file.
 //
-// Memory is bounded: some 300 bytes for each store path, and what a few archives
-// take that are being read. Symlinks and URLs that lead out of the cache are
+// Memory is bounded: about 1.5 kB for each store path with ten references, and
+// what a few archives take that are being read. Symlinks and URLs that lead out of the cache are
 // never followed.
 package check
