@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"path"
 	"path/filepath"
@@ -241,6 +242,42 @@ func TestSelection(t *testing.T) {
 	}
 }
 
+// In a NAR of many blocks, the files of the damaged ones are named, and no other.
+func TestLostFiles(t *testing.T) {
+	testenv.Need(t, "nix")
+	dir := t.TempDir()
+	t.Setenv("XDG_CACHE_HOME", filepath.Join(dir, "user"))
+	tree := filepath.Join(dir, "tree")
+	must(t, os.Mkdir(tree, 0o755))
+	random := rand.NewChaCha8([32]byte{1})
+	for i := range 8 {
+		data := make([]byte, 256<<10)
+		random.Read(data)
+		must(t, os.WriteFile(filepath.Join(tree, fmt.Sprint("file", i)), data, 0o644))
+	}
+	p := strings.TrimSpace(testenv.Run(t, dir, "nix-store", "--add", "tree"))
+	s := &scene{t: t, dir: filepath.Join(dir, "backup")}
+	backUp(t, s.dir, "demo/large", "", p)
+	base, err := storepath.ParseIn("/nix/store", p)
+	must(t, err)
+	nar := s.nar(base)
+	size := len(s.read(nar))
+	s.flipAt(nar, size*3/16) // in the middle of file1
+	s.flipAt(nar, size*11/16)
+	for _, index := range []bool{true, false} {
+		r := s.check(all)
+		if len(r.Findings) != 1 || r.Findings[0].Kind != NarData {
+			t.Fatalf("%+v", r.Findings)
+		}
+		f := r.Findings[0]
+		if !slices.Contains(f.Files, "file1") || !slices.Contains(f.Files, "file5") || len(f.Files) > 4 ||
+			!strings.Contains(f.Message, "2 of its blocks are damaged") || f.Offset == nil || *f.Offset == 0 {
+			t.Errorf("with index %v: %v, %v, %s", index, f.Files, f.Offset, f.Message)
+		}
+		s.remove("index")
+	}
+}
+
 // When the time is up, no NAR file is begun.
 func TestBudget(t *testing.T) {
 	s := newScene(t)
@@ -386,7 +423,7 @@ func TestReportJSON(t *testing.T) {
 	var got map[string]any
 	must(t, json.Unmarshal(text, &got))
 	const schema = `{"counts":{"damage":0,"note":0,"unreadable":0,"warning":0},"dir":"","fileSize":0,
-		"findings":[{"file":"","kind":"","message":"","offset":0,"releases":[""],"remedy":"","severity":"","storePaths":["",""]}],
+		"findings":[{"file":"","files":[""],"kind":"","message":"","offset":0,"releases":[""],"remedy":"","severity":"","storePaths":["",""]}],
 		"narFiles":0,"readData":{"fileSize":0,"left":0,"narFiles":0,"narSize":0},"releases":0,"seconds":0,"storePaths":0,"version":0}`
 	var want map[string]any
 	must(t, json.Unmarshal([]byte(schema), &want))

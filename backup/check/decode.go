@@ -41,8 +41,12 @@ func (e *examination) decode(ctx context.Context, src *source, size int64) error
 	e.narSize, err = a.WriteTo(io.MultiWriter(writers...))
 	pw.CloseWithError(err)
 	<-done
-	if err == nil {
+	var damage *narread.DamageError
+	switch {
+	case err == nil:
 		e.compare(c)
+	case errors.As(err, &damage):
+		e.lost = e.survey(ctx, a)
 	}
 	return err
 }

@@ -82,6 +82,9 @@ type Finding struct {
 	// or are hurt themselves. Both are sorted.
 	StorePaths []storepath.Path   `json:"storePaths,omitempty"`
 	Releases   []backup.ReleaseID `json:"releases,omitempty"`
+	// Files are those in the store paths that are lost; the others can still be
+	// read. None: it is not known which, or all are.
+	Files []string `json:"files,omitempty"`
 }
 
 // A Report is what a check found.

@@ -114,6 +114,9 @@ func (c *checker) examine(ctx context.Context, n *narFile, f *os.File, size int6
 	defer f.Close()
 	for _, claim := range n.claims {
 		e := &examination{c: c, n: n, claim: claim, file: c.fileName(n.url), users: c.claimants(n, claim)}
+		if len(e.users) == 0 {
+			continue // it was of a narinfo that has gone
+		}
 		e.run(ctx, f, size)
 		out = append(out, e.out...)
 		narSize += e.narSize
@@ -131,6 +134,7 @@ type examination struct {
 
 	narSize int64
 	warned  []error // by narread
+	lost    *survey // what damage has spoiled, if not all
 	out     []found
 }
 
@@ -205,6 +209,7 @@ func (e *examination) changed(message string, err error) {
 		} else {
 			f.Message += "; " + reason
 		}
+		e.addLost(&f)
 	case err == nil:
 		f.Message += "; its content is whole, NarHash is right"
 		for _, w := range e.warned {
@@ -212,4 +217,16 @@ func (e *examination) changed(message string, err error) {
 		}
 	}
 	e.find(f)
+}
+
+// addLost says how much is lost.
+func (e *examination) addLost(f *Finding) {
+	if e.lost == nil || e.lost.blocks == 0 {
+		return
+	}
+	f.Files = e.lost.files
+	f.Message += fmt.Sprintf("; %d of its blocks are damaged", e.lost.blocks)
+	if e.lost.more > 0 {
+		f.Message += fmt.Sprintf(", with more than %d files", maxHurtFiles)
+	}
 }

@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -133,8 +134,21 @@ func (c *checker) checkRelease(id backup.ReleaseID) {
 		f.StorePaths, f.Releases = []storepath.Path{p}, []backup.ReleaseID{id}
 		c.add(f)
 	}
+	c.checkHydra(id)
 	c.checkClosed(id, &r)
 	c.checkRecord(id, &r, closure)
+}
+
+// checkHydra looks whether the rows of Hydra's database can be read, if there
+// are any.
+func (c *checker) checkHydra(id backup.ReleaseID) {
+	text, err := c.b.Hydra(id)
+	if err == nil && text != nil && !json.Valid(text) {
+		err = errors.New("is no JSON")
+	}
+	if err != nil {
+		c.badRelease(id, backup.HydraFile, err)
+	}
 }
 
 // resolve sets the numbers of the store paths of a closure, and returns those

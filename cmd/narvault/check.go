@@ -137,6 +137,9 @@ func printFinding(w io.Writer, f *check.Finding) {
 	if len(f.StorePaths) > 0 {
 		fmt.Fprintf(w, "  hurts %s\n", joined(f.StorePaths, storepath.Path.String))
 	}
+	if len(f.Files) > 0 {
+		fmt.Fprintf(w, "  of which are lost %s\n", message(joined(f.Files, func(name string) string { return name })))
+	}
 	if f.Remedy != "" {
 		fmt.Fprintf(w, "  %s\n", message(f.Remedy))
 	}
