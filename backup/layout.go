@@ -14,6 +14,7 @@
 //	    previous/      these files as they were before the last change
 //	  hydra/           dumps of databases (Dump)
 //	  index/           derived from the cache, may be deleted (package index)
+//	  verified         when a check last read each NAR file whole; may be deleted
 //	  trash/           what forget and gc took out, until it is purged
 //
 // The files are the truth, and plain Nix can read all that matters of them.

@@ -118,7 +118,7 @@ func (c *checker) run(ctx context.Context) error {
 	defer c.closeIndex()
 	for _, step := range []func(context.Context) error{
 		c.list, c.openIndex, c.readNarInfos, c.checkNARFiles, c.checkReferences, c.readReleases,
-		c.checkLinks, c.checkOrphans, c.checkIndex, c.readNARs,
+		c.checkLinks, c.checkOrphans, c.checkIndex, c.checkDumps, c.readNARs,
 	} {
 		err := step(ctx)
 		if ctx.Err() != nil {

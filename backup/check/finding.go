@@ -52,6 +52,7 @@ const (
 	Realisation   Kind = "realisation"     // realisations and build-trace-v2
 	DebugInfo     Kind = "debuginfo"       // a link from a build id to a NAR file
 	BuildLog      Kind = "log"             // a build log
+	Dump          Kind = "dump"            // a dump of Hydra's database
 	Orphan        Kind = "orphan"          // a file that nothing refers to
 	Leftover      Kind = "leftover"        // what a crash left
 	Index         Kind = "index"           // the index is damaged
@@ -64,7 +65,7 @@ func Kinds() []Kind {
 	return []Kind{
 		CacheInfo, CacheDir, Config, NarInfo, NarInfoIndex, NarInfoOdd, Reference, NarMissing, NarSize, NarConflict, NarData,
 		NarFormat, NarPortable, NarContainer, Listing, Signature, Unsigned, ContentAddr, Release, ReleasePath, ReleaseClosed,
-		Realisation, DebugInfo, BuildLog, Orphan, Leftover, Index, IndexStale, Memory,
+		Realisation, DebugInfo, BuildLog, Dump, Orphan, Leftover, Index, IndexStale, Memory,
 	}
 }
 

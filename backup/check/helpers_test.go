@@ -24,6 +24,7 @@ type scene struct {
 	t                    testing.TB
 	dir                  string
 	top, lib, twin, note storepath.Path
+	dump                 string // of a database, where there is one
 }
 
 // The backup is made once, and copied for every test.

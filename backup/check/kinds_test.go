@@ -1,9 +1,13 @@
 package check
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -213,6 +217,15 @@ var harms = []harm{
 		},
 		want: wants("warning release " + one + "release.json"), says: "a backup was interrupted",
 	}, {
+		name: "closure.txt and release.json contradict each other", do: func(s *scene) {
+			s.remove(one + "previous")
+			s.write(one+"closure.txt", s.note.In("/nix/store")+"\n")
+		},
+		want: wants("damage release " + one + "release.json"), says: "says 4 store paths, closure.txt has 1", hurts: " demo/one",
+	}, {
+		name: "hydra.json is no JSON", do: func(s *scene) { s.write(one+"hydra.json", "{") },
+		want: wants("damage release " + one + "hydra.json"), hurts: " demo/one",
+	}, {
 		name: "the record before is damaged", do: func(s *scene) { s.edit(one+"previous/closure.txt", "/nix", "/nox") },
 		want: wants("damage release " + one + "previous/closure.txt"), hurts: " demo/one",
 	}, {
@@ -237,6 +250,19 @@ var harms = []harm{
 	}, {
 		name: "log", do: func(s *scene) { must(s.t, os.Mkdir(s.path("cache/log/x.drv"), 0o755)) },
 		want: wants("damage log cache/log/x.drv"),
+	}, {
+		name: "dump of a database", do: func(s *scene) {
+			r, err := backup.AddDump(s.t.Context(), s.dir, backup.DumpRequest{Write: func(_ context.Context, w io.Writer) (string, json.RawMessage, error) {
+				_, err := io.WriteString(w, strings.Repeat("SELECT 1;\n", 1000))
+				return "hydra", nil, err
+			}})
+			must(s.t, err)
+			s.dump, err = filepath.Rel(s.dir, r.Dump.File)
+			must(s.t, err)
+			s.check(all).want(s.t)
+			s.flipAt(s.dump, 15)
+		}, o: all,
+		want: func(s *scene) []string { return []string{"damage dump " + s.dump} },
 	}, {
 		name: "orphans", do: func(s *scene) {
 			s.write("cache/nar/x.nar.zst", "x")
