@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
@@ -16,15 +15,10 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
-	"time"
-
-	"github.com/nix-community/go-nix/pkg/narinfo/signature"
 
 	"github.com/narvault/narvault/backup"
 	"github.com/narvault/narvault/backup/nixstore"
-	"github.com/narvault/narvault/narread"
 	"github.com/narvault/narvault/narread/storepath"
 	"github.com/narvault/narvault/narread/testenv"
 )
@@ -155,93 +149,6 @@ func snapshot(t *testing.T, dir string) map[string]string {
 	return files
 }
 
-// What was verified longest ago is read first, and remembered.
-func TestOldestFirst(t *testing.T) {
-	s := newScene(t)
-	seen := make(map[string]bool)
-	for range 3 {
-		r := s.check(Options{ReadData: Selection{Percent: 0.001}})
-		if r.ReadData.NarFiles != 1 || r.ReadData.Left != 2 {
-			t.Fatalf("%+v", r.ReadData)
-		}
-		for url := range readMemory(s.path(memoryFile)) {
-			seen[url] = true
-		}
-	}
-	if len(seen) != 3 {
-		t.Errorf("three checks of one file each read %v", seen)
-	}
-	// The oldest of all is the next.
-	text := memoryHeader + "\n"
-	for i, url := range slices.Sorted(maps.Keys(seen)) {
-		text += fmt.Sprintf("%d %s\n", 1000-i, url)
-	}
-	s.write(memoryFile, text)
-	oldest := slices.Max(slices.Collect(maps.Keys(seen)))
-	r := s.check(Options{ReadData: Selection{Percent: 1}})
-	if got := readMemory(s.path(memoryFile))[oldest]; time.Since(got) > time.Minute {
-		t.Errorf("%s was not read, but verified last at %v", oldest, got)
-	}
-	if r.ReadData.Oldest == nil || r.ReadData.Oldest.Unix() != 999 {
-		t.Errorf("oldest is %v", r.ReadData.Oldest)
-	}
-}
-
-// The memory may hold anything: it is then as if there were none.
-func TestBadMemory(t *testing.T) {
-	s := newScene(t)
-	for _, text := range []string{"", "x", memoryHeader + "\nx\n\n1\n-5 nar/x\n99999999999 nar/y", strings.Repeat("x", 1<<17)} {
-		s.write(memoryFile, text)
-		if r := s.check(all); r.ReadData.NarFiles != 3 || r.Counts[Damage]+r.Counts[Note] > 0 {
-			t.Errorf("%.20q: %+v", text, r)
-		}
-		if got := len(readMemory(s.path(memoryFile))); got != 3 {
-			t.Errorf("%.20q: %d files remembered", text, got)
-		}
-	}
-	s.remove(memoryFile)
-	must(t, os.Symlink("/dev/zero", s.path(memoryFile)))
-	s.check(all).want(t)
-}
-
-func TestSelection(t *testing.T) {
-	for text, want := range map[string]Selection{
-		"": {All: true}, "all": {All: true}, "10%": {Percent: 10}, "0.5%": {Percent: 0.5}, "2/7": {Part: 2, Parts: 7}, "30m": {Budget: 30 * time.Minute},
-	} {
-		if got, err := ParseSelection(text); err != nil || got != want {
-			t.Errorf("%q: %+v, %v", text, got, err)
-		}
-	}
-	for _, bad := range []string{"x", "0%", "101%", "-1%", "NaN%", "%", "0/7", "8/7", "1/", "/", "1/x", "0s", "-1m", "30"} {
-		if got, err := ParseSelection(bad); err == nil {
-			t.Errorf("%q: %+v", bad, got)
-		}
-	}
-	// The parts together are all, and no file is in two.
-	var nars []*narFile
-	for i := range 1000 {
-		nars = append(nars, &narFile{url: fmt.Sprint("nar/", i), size: int64(i)})
-	}
-	count := 0
-	for part := 1; part <= 7; part++ {
-		n := len(Selection{Part: part, Parts: 7}.choose(nars, nil))
-		if n < 100 || n > 190 {
-			t.Errorf("part %d has %d of 1000 files", part, n)
-		}
-		count += n
-	}
-	if count != 1000 {
-		t.Errorf("all parts have %d of 1000 files", count)
-	}
-	var size int64
-	for _, n := range (Selection{Percent: 10}).choose(nars, nil) {
-		size += n.size
-	}
-	if size < 49950 || size > 51000 {
-		t.Errorf("10%% are %d of 499500 bytes", size)
-	}
-}
-
 // In a NAR of many blocks, the files of the damaged ones are named, and no other.
 func TestLostFiles(t *testing.T) {
 	testenv.Need(t, "nix")
@@ -276,142 +183,6 @@ func TestLostFiles(t *testing.T) {
 		}
 		s.remove("index")
 	}
-}
-
-// When the time is up, no NAR file is begun.
-func TestBudget(t *testing.T) {
-	s := newScene(t)
-	r := s.check(Options{ReadData: Selection{Budget: time.Nanosecond}})
-	r.want(t)
-	if r.ReadData.NarFiles > 1 || r.ReadData.NarFiles+r.ReadData.Left != 3 {
-		t.Errorf("%+v", r.ReadData)
-	}
-	if r = s.check(Options{ReadData: Selection{Budget: time.Hour}}); r.ReadData.NarFiles != 3 {
-		t.Errorf("%+v", r.ReadData)
-	}
-}
-
-// What cannot be read is not called damaged. The kernel refuses to read where a
-// process has no memory.
-func TestUnreadable(t *testing.T) {
-	s := newScene(t)
-	c := &checker{o: &Options{}, table: newTable(nil)}
-	c.o.applyDefaults()
-	b, err := backup.Open(s.dir, openOptions())
-	must(t, err)
-	defer b.Close()
-	c.b, c.cache = b, b.Cache
-	info, err := b.Cache.Lookup(s.lib)
-	must(t, err)
-	mem, err := os.Open("/proc/self/mem")
-	must(t, err)
-	defer mem.Close()
-	e := &examination{c: c, n: &narFile{url: "nar/x"}, claim: claim{"zstd", info.FileHash, info.FileSize, info.NarHash, info.NarSize}, file: "nar/x"}
-	e.run(t.Context(), mem, info.FileSize)
-	if len(e.out) != 1 || e.out[0].Severity != Unreadable || !strings.Contains(e.out[0].Message, "input/output error") {
-		t.Errorf("%+v", e.out)
-	}
-	for err, want := range map[error]Severity{
-		&fs.PathError{Err: syscall.EIO}: Unreadable, &fs.PathError{Err: syscall.EACCES}: Unreadable, syscall.ESTALE: Unreadable,
-		&fs.PathError{Err: syscall.EISDIR}: Damage, syscall.ELOOP: Damage, errors.New("path escapes from parent"): Damage,
-		&narread.DamageError{Err: io.ErrUnexpectedEOF}: Damage,
-	} {
-		if got := severityOf(err); got != want {
-			t.Errorf("%v is %s, want %s", err, got, want)
-		}
-	}
-}
-
-// TestSource reads a file in every order of its pieces: the hash is that of the
-// file, and each byte is counted once.
-func TestSource(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "file")
-	data := bytes.Repeat([]byte("0123456789"), 100)
-	must(t, os.WriteFile(name, data, 0o644))
-	h, _ := newFileHash("")
-	h.Write(data)
-	want := h.Sum(nil)
-	for _, order := range [][]int64{{0, 250, 500, 750}, {750, 0, 500, 250}, {500, 250}, {}, {0, 0, 250, 750, 750, 100}, {900, 100, 1}} {
-		f, err := os.Open(name)
-		must(t, err)
-		read := 0
-		h, _ := newFileHash("")
-		s := newSource(f, int64(len(data)), h, func(n int) { read += n })
-		for _, off := range order {
-			p := make([]byte, 250)
-			if n, err := s.ReadAt(p, off); err != nil && err != io.EOF || !bytes.Equal(p[:n], data[off:off+int64(n)]) {
-				t.Errorf("read at %d: %d, %v", off, n, err)
-			}
-		}
-		must(t, s.finish())
-		if !bytes.Equal(h.Sum(nil), want) || read != len(data) || s.held != 0 {
-			t.Errorf("%v: hash %x, read %d bytes, held %d", order, h.Sum(nil), read, s.held)
-		}
-		must(t, f.Close())
-	}
-}
-
-// Signatures and content addresses that Nix makes are right.
-func TestNixSignsAndAddresses(t *testing.T) {
-	testenv.Need(t, "nix")
-	dir := t.TempDir()
-	t.Setenv("XDG_CACHE_HOME", filepath.Join(dir, "user"))
-	nix := func(name string, args ...string) string {
-		return strings.TrimSpace(testenv.Run(t, dir, name, args...))
-	}
-	must(t, os.MkdirAll(filepath.Join(dir, "tree", "sub"), 0o755))
-	must(t, os.WriteFile(filepath.Join(dir, "tree", "sub", "file"), []byte("text\n"), 0o755))
-	must(t, os.WriteFile(filepath.Join(dir, "flat"), bytes.Repeat([]byte("text\n"), 1000), 0o644))
-	top := build(t, "testdata/small.nix")
-	rewritten := nix("nix", "--extra-experimental-features", "ca-derivations", "store", "make-content-addressed", "--json", top)
-	var made struct{ Rewrites map[string]string }
-	must(t, json.Unmarshal([]byte(rewritten), &made))
-	paths := []string{
-		nix("nix-store", "--add", "tree"), nix("nix-store", "--add-fixed", "sha256", "flat"), nix("nix-store", "--add-fixed", "md5", "flat"),
-		nix("nix-store", "--add-fixed", "--recursive", "sha1", "tree"), made.Rewrites[top],
-	}
-	cache := filepath.Join(dir, "cache")
-	nix("nix", append([]string{"copy", "--to", "file://" + cache + "?compression=zstd&write-nar-listing=true"}, paths...)...)
-	nix("nix-store", "--generate-binary-cache-key", "test-2", "secret", "public")
-	nix("nix", append([]string{"store", "sign", "--store", "file://" + cache, "--key-file", "secret"}, paths...)...)
-	text, err := os.ReadFile(filepath.Join(dir, "public"))
-	must(t, err)
-	key, err := signature.ParsePublicKey(string(text))
-	must(t, err)
-	o := all
-	o.TrustedKeys = []signature.PublicKey{key}
-	r, err := Run(t.Context(), cache, o)
-	must(t, err)
-	r.want(t)
-	if r.StorePaths < len(paths) {
-		t.Errorf("%d store paths", r.StorePaths)
-	}
-	for _, p := range paths {
-		name := filepath.Join(cache, filepath.Base(p)[:32]+narInfoExt)
-		text, err := os.ReadFile(name)
-		must(t, err)
-		if !bytes.Contains(text, []byte("\nCA: ")) {
-			t.Errorf("%s has no content address:\n%s", p, text)
-		}
-	}
-	// The content of one under the address of another.
-	spoil(t, cache, paths[1], "CA: fixed:sha256:", "CA: fixed:r:sha256:")
-	spoil(t, cache, paths[4], "Sig: test-2:", "Sig: test-2:A")
-	r, err = Run(t.Context(), cache, o)
-	must(t, err)
-	base := func(p string) string { return filepath.Base(p)[:32] + narInfoExt }
-	r.want(t, "damage content-address "+base(paths[1]), "damage content-address "+base(paths[1]), "warning narinfo-odd "+base(paths[4]))
-}
-
-func spoil(t *testing.T, cache, path, old, new string) {
-	t.Helper()
-	name := filepath.Join(cache, filepath.Base(path)[:32]+narInfoExt)
-	text, err := os.ReadFile(name)
-	must(t, err)
-	if !bytes.Contains(text, []byte(old)) {
-		t.Fatalf("%s has no %q:\n%s", name, old, text)
-	}
-	must(t, os.WriteFile(name, bytes.Replace(text, []byte(old), []byte(new), 1), 0o644))
 }
 
 // TestReportJSON holds the names and types of what programs read.
