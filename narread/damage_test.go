@@ -59,7 +59,7 @@ func smallPackers() []packer {
 		zstdBare, program("zstd", "zstd", "-1"), program("zstd", "zstd", "-1", "--no-check"), withSkippable(zstdSums),
 		program("xz", "xz", "--lzma2=dict=4KiB"), program("xz", "xz", "--check=none", "--lzma2=dict=4KiB"),
 		half(program("xz", "xz", "--lzma2=dict=4KiB"), "xz streams"),
-		program("bzip2", "bzip2", "-1"), program("gzip", "gzip", "-n"), {"brotli", "br", packBrotli}, program("lz4", "lz4"),
+		program("bzip2", "bzip2", "-1"), program("gzip", "gzip", "-n"), {"brotli", "br", packBrotli}, program("lz4", "lz4"), lzmaPacker, lzipPacker,
 		program("lz4", "lz4", "--content-size", "-B4", "-BX"),
 	}
 }

@@ -14,7 +14,7 @@
 //     Nix since 2.35 writes, or xz blocks without a check: at the first use one
 //     pass in order verifies the NarHash and keeps 64 bits of hash a block in
 //     memory, against which every later read of the block is compared.
-//   - Decoded. xz and zstd in larger pieces, bzip2, gzip, brotli and lz4 cannot
+//   - Decoded. xz and zstd in larger pieces, and all others, cannot
 //     be entered in the middle: they are decoded once, in order. Small ones become
 //     one block of the cache. Larger ones go to a [spool.Dir], which keeps them
 //     for other processes and for later; nothing of them is served before the

@@ -2,6 +2,7 @@ package narread
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 )
@@ -17,7 +18,8 @@ const (
 	formatGzip  format = "gzip"
 	formatBr    format = "br"
 	formatLz4   format = "lz4"
-	formatLzip  format = "lzip" // recognised, not read
+	formatLzip  format = "lzip"
+	formatLzma  format = "lzma"
 )
 
 // headLen is how many bytes recognise wants to see.
@@ -43,8 +45,22 @@ func recognise(head []byte) format {
 		return formatLz4
 	case has("LZIP"):
 		return formatLzip
+	case looksLikeLzma(head):
+		return formatLzma
 	}
 	return ""
+}
+
+// looksLikeLzma knows .lzma files, which have no magic number, by what all of
+// them have in common that programs write: the usual properties, a dictionary
+// of whole 64 KiB, a size that is not known or not absurd, and the first byte of
+// the LZMA stream.
+func looksLikeLzma(head []byte) bool {
+	if len(head) < 14 || string(head[:3]) != "\x5d\x00\x00" || head[13] != 0 {
+		return false
+	}
+	size := binary.LittleEndian.Uint64(head[5:])
+	return size == 1<<64-1 || size < maxNarSize
 }
 
 // labelled returns the format that a narinfo's Compression names, or "" when
@@ -53,7 +69,7 @@ func labelled(compression string) format {
 	switch f := format(compression); f {
 	case "":
 		return formatBzip2
-	case formatNone, formatZstd, formatXz, formatBzip2, formatGzip, formatBr, formatLz4:
+	case formatNone, formatZstd, formatXz, formatBzip2, formatGzip, formatBr, formatLz4, formatLzip, formatLzma:
 		return f
 	}
 	return ""
@@ -69,10 +85,11 @@ func choose(compression string, head []byte) (f format, warn, err error) {
 	switch {
 	case seen == label && label != "",
 		label == formatBr && (seen == "" || seen == formatGzip),
-		label == formatLz4 && seen == formatZstd && head[0] != 0x28:
+		label == formatLz4 && seen == formatZstd && head[0] != 0x28,
+		label == formatLzma && seen == "":
 		return label, nil, nil
-	case seen == formatLzip, seen == "" && label == "":
-		return "", nil, fmt.Errorf("compression %q: %w", compression, errors.ErrUnsupported)
+	case seen == "" && label == "":
+		return "", nil, fmt.Errorf("compression %q: %w (what can be read is none, zstd, xz, bzip2, gzip, br, lz4, lzip and lzma)", compression, errors.ErrUnsupported)
 	case seen == "":
 		return "", nil, fmt.Errorf("not %s as its Compression says, nor anything known", label)
 	}

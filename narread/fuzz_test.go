@@ -47,3 +47,31 @@ func FuzzZstd(f *testing.F) {
 		}
 	})
 }
+
+// FuzzContainers opens arbitrary bytes as anything that is decoded as a whole.
+// Nothing may panic, and nothing is served, as the NarHash is wrong.
+func FuzzContainers(f *testing.F) {
+	n := makeNAR(f, 300)
+	for _, p := range []packer{
+		onePiece, program("bzip2", "bzip2", "-1"), {"", "br", packBrotli}, program("lz4", "lz4"), lzmaPacker, lzipPacker,
+		program("zstd", "zstd", "-1"), program("xz", "xz", "--check=none"),
+	} {
+		f.Add(p.pack(f, n), p.compression, int64(len(n)))
+	}
+	cache := NewCache(16 << 20)
+	f.Fuzz(func(t *testing.T, file []byte, compression string, narSize int64) {
+		o := Options{Name: "x.nar", Compression: compression, NarSize: narSize, Cache: cache}
+		o.NarHash[0] = 1
+		a, err := Open(bytes.NewReader(file), int64(len(file)), o)
+		if err != nil || narSize > 1<<20 {
+			return
+		}
+		defer a.Close()
+		if _, err := a.ReadAt(make([]byte, 10), 0); err == nil && !a.RandomAccess() {
+			t.Error("something is served that nothing has verified")
+		}
+		if _, err := a.WriteTo(io.Discard); err == nil {
+			t.Error("WriteTo accepts a wrong NarHash")
+		}
+	})
+}

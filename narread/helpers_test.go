@@ -3,8 +3,10 @@ package narread
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -121,6 +123,19 @@ func packOwn(t testing.TB, nar []byte) []byte {
 	return out.Bytes()
 }
 
+var lzmaPacker = program("lzma", "xz", "--format=lzma", "-0")
+
+// lzipPacker makes of the stream of an .lzma file, which ends in a marker, one of
+// lzip.
+var lzipPacker = packer{"lzip", "lzip", func(t testing.TB, nar []byte) []byte {
+	stream := program("", "xz", "--format=lzma", "--lzma1=dict=64KiB").pack(t, nar)[13:]
+	out := append([]byte("LZIP\x01\x10"), stream...)
+	le := binary.LittleEndian
+	out = le.AppendUint32(out, crc32.ChecksumIEEE(nar))
+	out = le.AppendUint64(out, uint64(len(nar)))
+	return le.AppendUint64(out, uint64(len(out)+8))
+}}
+
 func packBrotli(t testing.TB, nar []byte) []byte {
 	var out bytes.Buffer
 	w := brotli.NewWriterLevel(&out, 3)
@@ -178,6 +193,7 @@ func packers() []packer {
 		program("bzip2", "bzip2", "-1"), pieces(program("", "bzip2"), 500_000, "bzip2 streams, no label"),
 		program("gzip", "gzip", "-1"), pieces(program("gzip", "gzip"), 500_000, "gzip members"),
 		{"brotli", "br", packBrotli},
+		lzmaPacker, lzipPacker, pieces(lzipPacker, 500_000, "lzip members"),
 		program("lz4", "lz4", "-1"), pieces(program("lz4", "lz4", "-1", "--content-size"), 500_000, "lz4 frames"),
 	}
 }

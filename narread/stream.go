@@ -109,6 +109,10 @@ func (s *stream) open() (err error) {
 		s.dec, err = gzip.NewReader(s.buf)
 	case formatBr:
 		s.dec = brotli.NewReader(s.buf)
+	case formatLzma:
+		s.dec, err = newLzma(s.buf)
+	case formatLzip:
+		s.dec = newLzip(s.buf)
 	case formatLz4:
 		s.dec = lz4.NewReader(s.buf)
 	default:

@@ -227,7 +227,7 @@ func TestWrongLabel(t *testing.T) {
 	n := makeNAR(t, 3000)
 	for _, tt := range []struct{ label, really string }{
 		{"zstd", "xz"}, {"xz", "zstd"}, {"", "xz"}, {"none", "gzip"}, {"xz", "none"}, {"br", "zstd"},
-		{"br", "bzip2"}, {"bogus", "gzip"}, {"lzma", "lz4"}, {"gzip", "bzip2"},
+		{"br", "bzip2"}, {"bogus", "gzip"}, {"lzma", "lz4"}, {"gzip", "bzip2"}, {"xz", "lzma"}, {"xz", "lzip"}, {"lzma", "xz"},
 	} {
 		var file []byte
 		for _, p := range packers() {
@@ -251,7 +251,7 @@ func TestWrongLabel(t *testing.T) {
 
 func TestUnsupported(t *testing.T) {
 	n := makeNAR(t, 30)
-	for _, tt := range []struct{ label, head string }{{"lzip", "LZIP\x01"}, {"xz", "LZIP\x01"}, {"compress", "\x1f\x9d\x90"}, {"bogus", "bogus"}} {
+	for _, tt := range []struct{ label, head string }{{"compress", "\x1f\x9d\x90"}, {"lrzip", "LRZI\x00\x06"}, {"lzop", "\x89LZO\x00"}, {"bogus", "bogus"}} {
 		_, err := Open(strings.NewReader(tt.head), int64(len(tt.head)), optionsFor(n, tt.label))
 		if !errors.Is(err, errors.ErrUnsupported) || isDamage(err) {
 			t.Errorf("%q: %v", tt.label, err)

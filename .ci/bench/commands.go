@@ -37,7 +37,7 @@ func comparisons(slow bool) []comparison {
 	if slow {
 		backup.rows = append(backup.rows, row{"nix copy, xz", `nix copy --to "file://$PWD/theirs?compression=xz" $(cat roots) 2>/dev/null`, "theirs/nar"})
 	}
-	return []comparison{
+	all := []comparison{
 		backup,
 		{name: "back up when nothing changed", prepare: makeKept, rows: []row{
 			{"narvault backup", `"$narvault" backup -q kept --release b/all $(cat roots)`, ""},
@@ -52,6 +52,7 @@ func comparisons(slow bool) []comparison {
 			{"nix-store --export", `nix-store --export $(cat paths) > /dev/null`, ""},
 		}},
 	}
+	return append(all, foreignComparisons()...)
 }
 
 // comparisons returns those that are to be made.

@@ -225,6 +225,13 @@ func (c *Cache) openNAR(info *narinfo.NarInfo) (*os.File, int64, error) {
 		return nil, 0, &DamageError{File: c.path(info.StorePath.Hash() + narInfoExt), Err: err}
 	}
 	f, st, err := c.OpenFile(info.URL)
+	if errors.Is(err, fs.ErrNotExist) {
+		// The URLs of some servers end in a query, which who copies them to files may
+		// leave out of the name.
+		if name, _, ok := strings.Cut(info.URL, "?"); ok && CheckURL(name) == nil {
+			f, st, err = c.OpenFile(name)
+		}
+	}
 	if err != nil {
 		return nil, 0, c.narError(info, err)
 	}

@@ -206,6 +206,35 @@ func TestOpenNAR(t *testing.T) {
 	}
 }
 
+// TestURLs opens the NAR under every URL that is known of binary caches.
+func TestURLs(t *testing.T) {
+	hash, hex := strings.Repeat("0", 52), strings.Repeat("ab", 32)
+	for url, file := range map[string]string{
+		"nar/" + hash + ".nar.xz":                      "",                            // Nix since 2.0
+		hash + ".nar.xz":                               "",                            // nix-push 1.x
+		base[:32] + ".nar":                             "",                            // S3Backup
+		"nar/" + hex + ".nar.zst":                      "",                            // cachix
+		"nar/" + base:                                  "",                            // Hydra
+		"nar/" + base[:32] + "-" + hash + ".nar":       "",                            // nix-serve
+		"nar/" + hash + ".nar?hash=" + base[:32]:       "nar/" + hash + ".nar",        // harmonia, copied to files
+		"nar/" + hash + ".nar?hash=" + base[:31] + "x": "",                            // the same, by who keeps the query
+		"nar/tvix-castore/CgsKAWEQAQ?narsize=5":        "nar/tvix-castore/CgsKAWEQAQ", // nar-bridge
+		"nar/" + hash + ".nar":                         "",                            // of 2021, whatever the compression
+		"nar/a%20b.nar":                                "",
+	} {
+		if file == "" {
+			file = url
+		}
+		cache := newCache(t, map[string]string{file: "12345"})
+		f, size, err := cache.OpenNAR(&narinfo.NarInfo{StorePath: base, URL: url, FileSize: 5})
+		if err != nil || size != 5 {
+			t.Errorf("%s: %d bytes, error %v", url, size, err)
+			continue
+		}
+		f.Close()
+	}
+}
+
 func TestScan(t *testing.T) {
 	other := strings.Repeat("0", 32)
 	cache := newCache(t, map[string]string{

@@ -318,3 +318,17 @@ func TestDiscard(t *testing.T) {
 	}
 	must(t, errors.Join(f.Close(), again.Close()))
 }
+
+// FuzzSums: no panic, and what is taken for sums is what is written for them.
+func FuzzSums(f *testing.F) {
+	k := Key{Hash: sha256.Sum256(nil), Size: 3*BlockSize - 1}
+	f.Add(encodeSums(k, Sums{1, 2, 1 << 63}), k.Size)
+	f.Add(encodeSums(Key{k.Hash, 1}, Sums{7}), int64(1))
+	f.Fuzz(func(t *testing.T, b []byte, size int64) {
+		k := Key{k.Hash, size}
+		sums, err := decodeSums(k, b)
+		if err == nil && !bytes.Equal(encodeSums(k, sums), b) {
+			t.Errorf("%d sums", len(sums))
+		}
+	})
+}
