@@ -263,6 +263,7 @@ func (a *Archive) copyBlock(ctx context.Context, b *blocks, i int, p []byte, off
 	}
 	e, err := a.cache.get(blockKey{a, i}, b.length(i), func(dst []byte) error { return b.read(i, dst) })
 	if err != nil {
+		a.retry(b)
 		return 0, err
 	}
 	defer a.cache.release(e)

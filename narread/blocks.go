@@ -1,6 +1,7 @@
 package narread
 
 import (
+	"cmp"
 	"context"
 	"sort"
 
@@ -86,8 +87,8 @@ func (b *blocks) whole() bool {
 // read fills dst with block i, verified.
 func (b *blocks) read(i int, dst []byte) error {
 	verified, err := b.decode(i, dst)
-	if _, ok := b.container.(*spooled); ok && err != nil {
-		return b.fail(i, err)
+	if s, ok := b.container.(*spooled); ok && err != nil {
+		return cmp.Or(s.failure(), b.fail(i, err))
 	}
 	if err != nil || verified {
 		return err

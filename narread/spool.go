@@ -261,17 +261,17 @@ func (a *Archive) knownSums() blockSums {
 	return blockSums(a.o.Spool.Sums(a.spoolKey()))
 }
 
+// failure returns why there will be no more blocks, nil as long as there may.
+func (s *spooled) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
 // retry lets the next reader try again if b failed because of something that may
 // pass.
 func (a *Archive) retry(b *blocks) {
-	s, ok := b.container.(*spooled)
-	if !ok {
-		return
-	}
-	s.mu.Lock()
-	err := s.err
-	s.mu.Unlock()
-	if err != nil && !isDamage(err) {
+	if s, ok := b.container.(*spooled); ok && s.failure() != nil && !isDamage(s.failure()) {
 		a.ready.forget(b)
 	}
 }
