@@ -96,6 +96,9 @@ func connect(ctx context.Context, database string) (conn *pgx.Conn, where string
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = connectTimeout
 	}
+	// Prepared statements with names get in each other's way behind a PgBouncer
+	// that gives a server to a client for no longer than a transaction.
+	config.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	if _, said := config.RuntimeParams["application_name"]; !said {
 		config.RuntimeParams["application_name"] = "narvault"
 	}
