@@ -2,7 +2,6 @@ package backup
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -218,17 +217,12 @@ func (r *indexReader) named(hashes []string) (found []storepath.Path, rest []str
 	return found, rest
 }
 
-// listing returns the listing of a NAR, and how its container is laid out, if
-// the index has them for the narinfo as it is now.
-func (r *indexReader) listing(p storepath.Path, text []byte) (l *nar.Listing, layout []byte) {
+// contents returns the listing of a NAR, and how its container is laid out, if
+// the index has them for the narinfo as it is now, which text is.
+func (r *indexReader) contents(p storepath.Path, text []byte) (l *nar.Listing, layout []byte) {
 	r.with(func(ix *index.Index) {
-		record, err := ix.Record(p)
-		if err == nil && record.NarInfoSum == sha256.Sum256(text) {
-			l, err = record.Listing()
-			layout = record.Layout
-		}
-		var none *index.NoListingError
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.As(err, &none) {
+		var err error
+		if l, layout, err = ix.Contents(p, text); err != nil {
 			r.warn(err)
 		}
 	})

@@ -24,19 +24,41 @@ type Tree struct {
 
 // OpenTree opens a store path. The caller closes it.
 func (l *Live) OpenTree(p storepath.Path) (*Tree, error) {
-	info, text, err := l.Cache.LookupText(p)
+	if t, err := l.indexedTree(p); t != nil || err != nil {
+		return t, err
+	}
+	info, err := l.Cache.Lookup(p)
 	if err != nil {
 		return nil, err
 	}
-	listing, layout := l.index.listing(p, text)
 	t := &Tree{
-		listing: listing, size: info.NarSize, narHash: info.NarHash,
-		open: func() (*narread.Archive, error) { return l.Cache.ArchiveByLayout(info, layout) },
+		size: info.NarSize, narHash: info.NarHash,
+		open: func() (*narread.Archive, error) { return l.Cache.Archive(info) },
 	}
-	if t.listing == nil {
-		_, err = t.opened()
-	}
+	_, err = t.opened()
 	return t, err
+}
+
+// indexedTree opens a store path whose listing the index has, nil if it has not.
+// It takes nothing apart that is not needed to look around.
+func (l *Live) indexedTree(p storepath.Path) (*Tree, error) {
+	text, err := l.Cache.ReadNarInfo(p.Hash())
+	if err != nil {
+		return nil, err
+	}
+	listing, layout := l.index.contents(p, text)
+	narHash, ok := narinfo.FindNarHash(text)
+	if listing == nil || !ok {
+		return nil, nil
+	}
+	open := func() (*narread.Archive, error) {
+		info, err := narinfo.Parse(text)
+		if err != nil {
+			return nil, err
+		}
+		return l.Cache.ArchiveByLayout(info, layout)
+	}
+	return &Tree{listing: listing, size: listing.NarSize(), narHash: narHash, open: open}, nil
 }
 
 func (t *Tree) opened() (*narread.Archive, error) {

@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -164,6 +165,7 @@ func newCatalogue(b Backup, now func() time.Time, report func(op, object string,
 		projectDirs: make(map[int]*members),
 		closures:    make(map[int]*closure),
 	}
+	c.paths.compare = cmp.Compare
 	c.held.Store(none)
 	return c
 }

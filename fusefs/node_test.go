@@ -2,6 +2,8 @@ package fusefs
 
 import (
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -66,7 +68,18 @@ func TestKeep(t *testing.T) {
 }
 
 func TestTable(t *testing.T) {
+	testTable(t, newTable[string]("letters", 4))
+	// The same, with keys that are found by bisection.
 	tab := newTable[string]("letters", 4)
+	tab.compare = strings.Compare
+	if nums, err := tab.intern([]string{"a", "b"}); err != nil || !slices.Equal(nums, []int{1, 2}) || tab.sorted != 2 {
+		t.Fatalf("intern = %v, %v", nums, err)
+	}
+	testTable(t, tab)
+}
+
+func testTable(t *testing.T, tab *table[string]) {
+	t.Helper()
 	nums, err := tab.intern([]string{"a", "b", "a"})
 	if err != nil || nums[0] != 1 || nums[1] != 2 || nums[2] != 1 {
 		t.Fatalf("intern = %v, %v", nums, err)

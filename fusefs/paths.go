@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"encoding/binary"
 	"fmt"
 	"io"
 	"sync"
@@ -54,23 +55,24 @@ func (f *fileSystem) openTree(key node) (*tree, int64, error) {
 // NAR: should the path have another one later (it was repaired, or removed and
 // added again while nobody looked), the number must not be used for it.
 type contents struct {
-	mu   sync.Mutex
-	seen map[int]narinfo.Hash // guarded by mu
+	mu sync.Mutex
+	// By number the first bytes of the hash, which differ as hashes do; 0 is
+	// none yet. There may be a million numbers. Guarded by mu.
+	seen []uint64
 }
 
 // same remembers the NAR of a number, or compares it.
 func (c *contents) same(num int, h narinfo.Hash) bool {
+	sum := binary.BigEndian.Uint64(h[:]) | 1
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	first, ok := c.seen[num]
-	if !ok {
-		if c.seen == nil {
-			c.seen = make(map[int]narinfo.Hash)
-		}
-		c.seen[num] = h
-		return true
+	if num >= len(c.seen) {
+		c.seen = append(c.seen, make([]uint64, num+1-len(c.seen))...)
 	}
-	return first == h
+	if c.seen[num] == 0 {
+		c.seen[num] = sum
+	}
+	return c.seen[num] == sum
 }
 
 // fits refuses a listing with more entries than can be numbered.

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
@@ -112,7 +110,7 @@ func (b *builder) takeAll(ctx context.Context, queue <-chan *batch) error {
 func (b *builder) examine(ctx context.Context, e Entry) outcome {
 	out := outcome{Entry: e}
 	hash := e.Path.Hash()
-	file, err := b.readNarInfo(hash)
+	file, err := b.cache.ReadNarInfo(hash)
 	if isNotExist(err) {
 		out.what = gone
 		return out
@@ -171,33 +169,6 @@ func (b *builder) reuse(e Entry, sum [16]byte) ([]byte, head) {
 	return value, h
 }
 
-// readNarInfo reads a narinfo file as it is.
-func (b *builder) readNarInfo(hash string) ([]byte, error) {
-	f, err := b.root.OpenFile(hash+narInfoExt, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	// Most are far smaller than this: one read, and one that finds the end.
-	file := make([]byte, 0, 2<<10)
-	for {
-		n, err := f.Read(file[len(file):cap(file)])
-		file = file[:len(file)+n]
-		if err == io.EOF {
-			return file, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if len(file) > maxText {
-			return nil, fmt.Errorf("is larger than %d bytes", maxText)
-		}
-		if len(file) == cap(file) {
-			file = append(file, 0)[:len(file)]
-		}
-	}
-}
-
 // parse parses a narinfo and checks it against its place, as bincache does.
 func (b *builder) parse(hash string, file []byte) (*narinfo.NarInfo, error) {
 	info, err := narinfo.Parse(file)
@@ -218,8 +189,12 @@ func (b *builder) parse(hash string, file []byte) (*narinfo.NarInfo, error) {
 
 func (b *builder) narInfoError(hash string, err error) error {
 	var pe *os.PathError
-	if errors.As(err, &pe) {
+	var damage *bincache.DamageError
+	switch {
+	case errors.As(err, &pe):
 		err = pe.Err
+	case errors.As(err, &damage):
+		return damage
 	}
 	return &bincache.DamageError{File: b.cache.Dir() + "/" + hash + narInfoExt, Err: err}
 }

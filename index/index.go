@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/narvault/narvault/index/bincache"
+	"github.com/narvault/narvault/narread/nar"
 	"github.com/narvault/narvault/narread/storepath"
 )
 
@@ -137,6 +138,34 @@ func (ix *Index) Record(p storepath.Path) (*Record, error) {
 		return nil, damage(ix.g.dir, "record of %s: %w", p, err)
 	}
 	return r, nil
+}
+
+// Contents returns the listing of the NAR of a store path and the layout of its
+// container (see Record), if it knows them and narInfo, the bytes of the path's
+// narinfo, is what was indexed; else nil. That is a record without the work of
+// taking it apart. The error is a *DamageError when the index is damaged.
+func (ix *Index) Contents(p storepath.Path, narInfo []byte) (l *nar.Listing, layout []byte, err error) {
+	ix.mu.RLock()
+	defer ix.mu.RUnlock()
+	if ix.closed {
+		return nil, nil, errClosed
+	}
+	number, ok := ix.g.names.number(p)
+	if !ok {
+		return nil, nil, nil
+	}
+	if ix.g.store == nil {
+		return nil, nil, damage(ix.g.dir, "has no records")
+	}
+	e, sum := Entry{p, number}, narInfoSum(narInfo)
+	err = ix.g.store.view(number, func(value []byte) error {
+		l, layout, err = ix.g.codec.contents(value, e, sum)
+		return err
+	})
+	if err != nil {
+		return nil, nil, damage(ix.g.dir, "record of %s: %w", p, err)
+	}
+	return l, layout, nil
 }
 
 // Verify reads and hashes all files of the generation. The error is a

@@ -1,12 +1,14 @@
 package index
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
 	"strings"
+	"sync"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -106,6 +108,7 @@ type codec struct {
 	pack    *zpack.Codec
 	shorten *strings.Replacer
 	expand  *strings.Replacer
+	buffers sync.Pool // of []byte
 }
 
 func newCodec() (*codec, error) {
@@ -118,7 +121,7 @@ func newCodec() (*codec, error) {
 		b := string(rune(i + 1))
 		short, long = append(short, phrase, b), append(long, b, phrase)
 	}
-	return &codec{pack, strings.NewReplacer(short...), strings.NewReplacer(long...)}, nil
+	return &codec{pack: pack, shorten: strings.NewReplacer(short...), expand: strings.NewReplacer(long...)}, nil
 }
 
 // phrases are what the bytes from 1 on stand for in a text, up to 9 as the
@@ -254,6 +257,41 @@ func (c *codec) decode(value []byte) (record, error) {
 		return part
 	}
 	return record{head: h, text: take(sizes[0]), reason: string(take(sizes[1])), layout: take(sizes[2]), listing: take(sizes[3])}, nil
+}
+
+// keptBuffer is the largest buffer that is kept for the next record.
+const keptBuffer = 1 << 20
+
+// contents returns the listing and the layout in a record, nil if it is of
+// another narinfo or has no listing.
+func (c *codec) contents(value []byte, e Entry, sum [16]byte) (l *nar.Listing, layout []byte, err error) {
+	if !sealed(value, e) {
+		return nil, nil, errRecord
+	}
+	h, sizes, packed, ok := readHead(value)
+	if !ok {
+		return nil, nil, errRecord
+	}
+	if h.sum != sum || h.kind != kindPath || !h.listed {
+		return nil, nil, nil
+	}
+	buf, _ := c.buffers.Get().([]byte)
+	buf, err = c.pack.UnpackTo(buf, packed, sizes[0]+sizes[1]+sizes[2]+sizes[3])
+	if err != nil {
+		return nil, nil, err
+	}
+	if cap(buf) <= keptBuffer {
+		defer c.buffers.Put(buf)
+	}
+	rest := buf[sizes[0]+sizes[1]:]
+	l, err = nar.DecodeListing(rest[sizes[2]:])
+	if err == nil && l.NarSize() != h.narSize {
+		err = fmt.Errorf("listing is of a NAR of %d bytes, NarSize is %d", l.NarSize(), h.narSize)
+	}
+	if sizes[2] > 0 {
+		layout = bytes.Clone(rest[:sizes[2]])
+	}
+	return l, layout, err
 }
 
 // open returns the Record of p that value holds.

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -74,24 +75,33 @@ func (s *store) close() error {
 // get returns a copy of a value. All errors, "key not found" among them, mean
 // damage.
 func (s *store) get(number uint32) (value []byte, err error) {
-	err = guard(func() error {
-		txn := s.db.NewTransactionAt(version, false)
-		defer txn.Discard()
-		value, err = readValue(txn, number)
-		return err
+	err = s.view(number, func(b []byte) error {
+		value = bytes.Clone(b)
+		return nil
 	})
 	return value, err
 }
 
+// view runs use with a value, which it must not keep, and which may be in a
+// mapped file: a fault there, in use, is an error as well. All errors but those
+// of use mean damage.
+func (s *store) view(number uint32, use func(value []byte) error) error {
+	return guard(func() error {
+		txn := s.db.NewTransactionAt(version, false)
+		defer txn.Discard()
+		return viewValue(txn, number, use)
+	})
+}
+
 var errPieces = errors.New("value is damaged")
 
-func readValue(txn *badger.Txn, number uint32) ([]byte, error) {
-	var value []byte
+func viewValue(txn *badger.Txn, number uint32, use func(value []byte) error) error {
+	var value []byte // if there is more than one piece
 	left := int64(0)
 	for piece := 0; piece == 0 || left > 0; piece++ {
 		item, err := txn.Get(key(number, piece))
 		if err != nil {
-			return nil, err
+			return err
 		}
 		err = item.Value(func(b []byte) error {
 			if piece == 0 {
@@ -105,14 +115,20 @@ func readValue(txn *badger.Txn, number uint32) ([]byte, error) {
 				return errPieces
 			}
 			left -= int64(len(b))
+			if piece == 0 && left == 0 {
+				return use(b)
+			}
 			value = append(value, b...)
 			return nil
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return value, nil
+	if value == nil {
+		return nil
+	}
+	return use(value)
 }
 
 // guard calls f and turns panics into errors: those of Badger, which panics

@@ -73,8 +73,7 @@ var (
 	_ fusefs.HashedStream     = (*backup.Export)(nil)
 )
 
-// newMountView opens the backup in dir, and brings its index up to date in the
-// background if nobody else does. The caller closes the view.
+// newMountView opens the backup in dir. The caller closes the view.
 func newMountView(dir string, limits readLimits, warn func(error)) (*mountView, error) {
 	v := &mountView{dir: dir, warn: warn, options: limits.options(warn)}
 	var err error
@@ -82,9 +81,16 @@ func newMountView(dir string, limits readLimits, warn func(error)) (*mountView, 
 		return nil, err
 	}
 	v.work, v.endWork = context.WithCancel(context.Background())
-	cur := v.cur
-	v.working.Go(func() { v.tendIndex(cur) })
 	return v, nil
+}
+
+// tend brings the index up to date in the background if nobody else does. That
+// is for when the mount is ready, lest it wait for the processor.
+func (v *mountView) tend() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	s := v.cur
+	v.working.Go(func() { v.tendIndex(s) })
 }
 
 // OnReplace sets the function that closes what the mount has open.

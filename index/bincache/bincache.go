@@ -89,28 +89,34 @@ func (c *Cache) Hashes() ([]string, error) {
 		return nil, fmt.Errorf("list binary cache: %w", err)
 	}
 	defer dir.Close()
-	// One string has them all: a cache may hold very many, and other files.
-	var text strings.Builder
+	var hashes []string
 	for {
 		names, err := dir.Readdirnames(1024)
-		for _, name := range names {
-			if hash, ok := strings.CutSuffix(name, narInfoExt); ok && storepath.ValidHash(hash) {
-				text.WriteString(hash)
-			}
-		}
+		hashes = appendHashes(hashes, names)
 		if err == io.EOF {
-			break
+			slices.Sort(hashes)
+			return hashes, nil
 		}
 		if err != nil {
 			return nil, fmt.Errorf("list binary cache: %w", err)
 		}
 	}
-	hashes := make([]string, text.Len()/storepath.HashLen)
-	for i := range hashes {
-		hashes[i] = text.String()[i*storepath.HashLen : (i+1)*storepath.HashLen]
+}
+
+// appendHashes appends the hash parts of narinfos. They share the memory of one
+// string, which is less than that of the names: there may be very many.
+func appendHashes(hashes, names []string) []string {
+	var text strings.Builder
+	text.Grow(storepath.HashLen * len(names))
+	for _, name := range names {
+		if hash, ok := strings.CutSuffix(name, narInfoExt); ok && storepath.ValidHash(hash) {
+			text.WriteString(hash)
+		}
 	}
-	slices.Sort(hashes)
-	return hashes, nil
+	for rest := text.String(); rest != ""; rest = rest[storepath.HashLen:] {
+		hashes = append(hashes, rest[:storepath.HashLen])
+	}
+	return hashes
 }
 
 // Has reports whether there is a narinfo for a hash part; it does not read it.
@@ -133,11 +139,7 @@ func (c *Cache) NarInfo(hash string) (*narinfo.NarInfo, error) {
 // NarInfoText is NarInfo, and returns the bytes of the file as well, also when
 // they are damaged.
 func (c *Cache) NarInfoText(hash string) (info *narinfo.NarInfo, text []byte, err error) {
-	if !storepath.ValidHash(hash) {
-		return nil, nil, fmt.Errorf("%q is no hash part of a store path: %w", hash, fs.ErrNotExist)
-	}
-	name := hash + narInfoExt
-	text, err = c.ReadFile(name, maxNarInfo)
+	text, err = c.ReadNarInfo(hash)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -146,7 +148,7 @@ func (c *Cache) NarInfoText(hash string) (info *narinfo.NarInfo, text []byte, er
 		err = c.fits(hash, info)
 	}
 	if err != nil {
-		return nil, text, &DamageError{File: c.path(name), Err: err}
+		return nil, text, &DamageError{File: c.path(hash + narInfoExt), Err: err}
 	}
 	return info, text, nil
 }
@@ -163,6 +165,15 @@ func (c *Cache) fits(hash string, info *narinfo.NarInfo) error {
 		return fmt.Errorf("field URL: %w", err)
 	}
 	return nil
+}
+
+// ReadNarInfo returns the bytes of the narinfo of the store path with the given
+// hash part, whatever they are.
+func (c *Cache) ReadNarInfo(hash string) ([]byte, error) {
+	if !storepath.ValidHash(hash) {
+		return nil, fmt.Errorf("%q is no hash part of a store path: %w", hash, fs.ErrNotExist)
+	}
+	return c.ReadFile(hash+narInfoExt, maxNarInfo)
 }
 
 // Lookup is NarInfo for a whole store path: one with the same hash part but

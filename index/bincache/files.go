@@ -1,6 +1,7 @@
 package bincache
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -36,19 +37,20 @@ func (c *Cache) OpenFile(name string) (*os.File, fs.FileInfo, error) {
 
 // ReadFile reads a file whole. One of more than limit bytes is a *DamageError.
 func (c *Cache) ReadFile(name string, limit int64) ([]byte, error) {
-	f, _, err := c.OpenFile(name)
+	f, st, err := c.OpenFile(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
+	var text bytes.Buffer
+	text.Grow(int(min(st.Size(), limit)) + bytes.MinRead) // enough to see the end
+	if _, err := text.ReadFrom(io.LimitReader(f, limit+1)); err != nil {
 		return nil, c.named(name, err)
 	}
-	if int64(len(text)) > limit {
+	if int64(text.Len()) > limit {
 		return nil, &DamageError{File: c.path(name), Err: fmt.Errorf("is larger than %d bytes", limit)}
 	}
-	return text, nil
+	return text.Bytes(), nil
 }
 
 // Lstat describes a file, directory or symlink.

@@ -49,7 +49,12 @@ var errSize = errors.New("is not of the size it should have")
 // Unpack returns what Pack compressed, which had size bytes; anything else is
 // an error. It allocates size bytes: the caller must have bounded them. Packed
 // may come from anywhere.
-func (c *Codec) Unpack(packed []byte, size int) (out []byte, err error) {
+func (c *Codec) Unpack(packed []byte, size int) ([]byte, error) {
+	return c.UnpackTo(nil, packed, size)
+}
+
+// UnpackTo is Unpack into the memory of dst, if that has room for it.
+func (c *Codec) UnpackTo(dst, packed []byte, size int) (out []byte, err error) {
 	defer func() {
 		if r := recover(); r != nil { // of a foreign decoder
 			out, err = nil, fmt.Errorf("unpack: decoder panicked: %v", r)
@@ -58,7 +63,11 @@ func (c *Codec) Unpack(packed []byte, size int) (out []byte, err error) {
 	if size < 0 {
 		return nil, fmt.Errorf("unpack: %w", errSize)
 	}
-	out, err = c.dec.DecodeAll(packed, make([]byte, 0, size))
+	if cap(dst) < size {
+		dst = make([]byte, 0, size)
+	}
+	// The capacity is what the decoder takes for the limit.
+	out, err = c.dec.DecodeAll(packed, dst[:0:size])
 	if err != nil {
 		return nil, fmt.Errorf("unpack: %v", err)
 	}
