@@ -30,6 +30,7 @@ func TestMain(m *testing.M) {
 //	$hello10 $hello11  two versions of a package of nix/demo
 //	$welcome           a package of two outputs
 //	$odd               a store path that breaks naive code, testdata/odd.nix
+//	$corpus            a profile of real content, testdata/corpus.nix
 //	$store             a directory for a second Nix store
 func TestScript(t *testing.T) {
 	testenv.Need(t, "root", "nix", "fuse")
@@ -59,16 +60,21 @@ var built = sync.OnceValues(func() (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	odd, err := filepath.Abs("testdata/odd.nix")
+	testdata, err := filepath.Abs("testdata")
 	if err != nil {
 		return nil, err
+	}
+	goroot, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		return nil, fmt.Errorf("go env: %w", err)
 	}
 	paths := make(map[string]string)
 	for name, args := range map[string][]string{
 		"hello10": {collection, "-A", "hello_1_0"},
 		"hello11": {collection, "-A", "hello_1_1"},
 		"welcome": {collection, "-A", "welcome"},
-		"odd":     {odd},
+		"odd":     {testdata + "/odd.nix"},
+		"corpus":  {testdata + "/corpus.nix", "--argstr", "go", strings.TrimSpace(string(goroot))},
 	} {
 		cmd := exec.Command("nix-build", append(args, "--no-out-link")...)
 		cmd.Env = append(os.Environ(), "NIX_CONFIG="+testenv.NixConfig)
