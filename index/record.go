@@ -108,7 +108,7 @@ type codec struct {
 	pack    *zpack.Codec
 	shorten *strings.Replacer
 	expand  *strings.Replacer
-	buffers sync.Pool // of []byte
+	buffers sync.Pool // of *[]byte
 }
 
 func newCodec() (*codec, error) {
@@ -275,13 +275,17 @@ func (c *codec) contents(value []byte, e Entry, sum [16]byte) (l *nar.Listing, l
 	if h.sum != sum || h.kind != kindPath || !h.listed {
 		return nil, nil, nil
 	}
-	buf, _ := c.buffers.Get().([]byte)
-	buf, err = c.pack.UnpackTo(buf, packed, sizes[0]+sizes[1]+sizes[2]+sizes[3])
+	kept, _ := c.buffers.Get().(*[]byte)
+	if kept == nil {
+		kept = new([]byte)
+	}
+	buf, err := c.pack.UnpackTo(*kept, packed, sizes[0]+sizes[1]+sizes[2]+sizes[3])
 	if err != nil {
 		return nil, nil, err
 	}
 	if cap(buf) <= keptBuffer {
-		defer c.buffers.Put(buf)
+		*kept = buf
+		defer c.buffers.Put(kept)
 	}
 	rest := buf[sizes[0]+sizes[1]:]
 	l, err = nar.DecodeListing(rest[sizes[2]:])

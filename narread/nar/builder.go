@@ -13,9 +13,9 @@ import (
 // value is ready for use; it is not safe for concurrent use. After an error
 // there is no Listing any more: every call returns that error.
 type Builder struct {
-	entries []entry // in the order of the NAR; a of a directory is its first child
-	next    []int32 // number of the next entry of the same directory, or 0
-	text    []byte
+	entries chunks[entry] // in the order of the NAR; a of a directory is its first child
+	next    chunks[int32] // number of the next entry of the same directory, or 0
+	text    texts
 	open    []openEntry
 	off     int64 // of what comes next in the NAR
 	err     error
@@ -36,12 +36,10 @@ func (b *Builder) Add(h Header) error {
 	if b.err != nil {
 		return b.err
 	}
-	text := len(b.text)
-	b.text = append(append(b.text, h.Name...), h.Target...)
 	b.err = b.link(entry{
 		a:          h.Size,
 		b:          int64(len(h.Target)),
-		text:       uint32(text),
+		text:       addText(&b.text, h.Name, h.Target),
 		nameLen:    uint8(len(h.Name)),
 		typ:        h.Type,
 		executable: h.Executable,
@@ -51,12 +49,10 @@ func (b *Builder) Add(h Header) error {
 
 // addNode is Add for what a Reader has checked.
 func (b *Builder) addNode(n *node) error {
-	text := len(b.text)
-	b.text = append(append(b.text, n.name...), n.target...)
 	return b.link(entry{
 		a:          n.size,
 		b:          int64(len(n.target)),
-		text:       uint32(text),
+		text:       addText(&b.text, n.name, n.target),
 		nameLen:    uint8(len(n.name)),
 		typ:        n.typ,
 		executable: n.executable,
@@ -65,31 +61,31 @@ func (b *Builder) addNode(n *node) error {
 
 // link adds e, whose name and target are the last in b.text.
 func (b *Builder) link(e entry, depth int) error {
-	if uint64(len(b.text)) > math.MaxUint32 || len(b.entries) == math.MaxInt32 {
+	if b.text.full() || b.entries.len() == math.MaxInt32 {
 		return errors.New("list NAR: too many entries")
 	}
-	if depth > len(b.open) || (depth == 0) != (len(b.entries) == 0) {
+	if depth > len(b.open) || (depth == 0) != (b.entries.len() == 0) {
 		return &FormatError{Offset: -1, Msg: fmt.Sprintf("depth %d in a directory of depth %d", depth, len(b.open)-1)}
 	}
 	b.closeTo(depth)
-	number := int32(len(b.entries))
+	number := int32(b.entries.len())
 	if depth > 0 {
 		dir := &b.open[depth-1]
 		e.parent = dir.number
 		if dir.last == 0 {
-			b.entries[dir.number].a = int64(number)
+			b.entries.at(dir.number).a = int64(number)
 		} else {
-			b.next[dir.last] = number
+			*b.next.at(dir.last) = number
 		}
 		dir.last = number
-		b.entries[dir.number].b++
+		b.entries.at(dir.number).b++
 	}
 	b.place(&e)
 	if b.off < 0 {
 		return &FormatError{Offset: -1, Msg: "larger than 8 EiB"}
 	}
-	b.entries = append(b.entries, e)
-	b.next = append(b.next, 0)
+	b.entries.add(e)
+	b.next.add(0)
 	if e.typ == Directory {
 		b.open = append(b.open, openEntry{number: number})
 	}
@@ -104,7 +100,7 @@ func (b *Builder) closeTo(depth int) {
 
 // place computes where e is in the NAR.
 func (b *Builder) place(e *entry) {
-	if len(b.entries) == 0 {
+	if b.entries.len() == 0 {
 		b.off = int64(len(seqRoot))
 	} else {
 		b.off += int64(len(seqEntry)+8+len(seqNode)) + padded(int64(e.nameLen))
@@ -132,7 +128,7 @@ func (b *Builder) Listing() (*Listing, error) {
 	if b.err != nil {
 		return nil, b.err
 	}
-	if len(b.entries) == 0 {
+	if b.entries.len() == 0 {
 		return nil, errors.New("list NAR: no entries")
 	}
 	b.closeTo(0)
@@ -151,8 +147,8 @@ func (b *Builder) Listing() (*Listing, error) {
 
 // breadthFirst fills l.entries, whose names stay in b.text.
 func (b *Builder) breadthFirst(l *Listing) error {
-	l.entries = make([]entry, 1, len(b.entries))
-	l.entries[0] = b.entries[0]
+	l.entries = make([]entry, 1, b.entries.len())
+	l.entries[0] = *b.entries.at(0)
 	for i := 0; i < len(l.entries); i++ {
 		dir := &l.entries[i]
 		if dir.typ != Directory {
@@ -162,8 +158,8 @@ func (b *Builder) breadthFirst(l *Listing) error {
 		if child != 0 {
 			dir.a = int64(first)
 		}
-		for ; child != 0; child = b.next[child] {
-			e := b.entries[child]
+		for ; child != 0; child = *b.next.at(child) {
+			e := *b.entries.at(child)
 			e.parent = int32(i)
 			l.entries = append(l.entries, e)
 		}
@@ -200,23 +196,24 @@ func (b *Builder) ascending(entries []entry) int {
 }
 
 func (b *Builder) name(e *entry) []byte {
-	return b.text[e.text : int(e.text)+int(e.nameLen)]
+	return b.text.at(e.text, int(e.nameLen))
 }
 
 // moveText copies names and targets in the order of l.entries, so that those
 // of a directory lie side by side and no memory is left over.
 func (b *Builder) moveText(l *Listing) {
+	b.entries, b.next = chunks[entry]{}, chunks[int32]{} // no longer needed
 	var text strings.Builder
-	text.Grow(len(b.text))
+	text.Grow(b.text.size)
 	for i := range l.entries {
 		e := &l.entries[i]
 		size := int(e.nameLen)
 		if e.typ == Symlink {
 			size += int(e.b)
 		}
-		start := int(e.text)
+		old := b.text.at(e.text, size)
 		e.text = uint32(text.Len())
-		text.Write(b.text[start : start+size])
+		text.Write(old)
 	}
 	l.text = text.String()
 }

@@ -12,9 +12,10 @@ import (
 // may come from anywhere: whatever it is, the result is a listing that some NAR
 // has, or an error. Memory is bounded by about a hundred times the size of data
 // (names that share a prefix); a listing made by AppendBinary needs about twice
-// its size.
+// its size. Large ones are made one at a time, so it may wait for another one.
 func DecodeListing(data []byte) (*Listing, error) {
 	d := decoder{rest: data, l: &Listing{}}
+	defer d.large.done()
 	flags := d.byte()
 	d.nodes()
 	if flags&flagDeviation != 0 {
@@ -41,9 +42,10 @@ func DecodeListing(data []byte) (*Listing, error) {
 // A decoder takes the parts of a listing off rest. Once something is wrong, bad
 // stays set, and all that is taken is zero.
 type decoder struct {
-	rest []byte
-	bad  bool
-	l    *Listing
+	rest  []byte
+	bad   bool
+	l     *Listing
+	large largeListing
 }
 
 func (d *decoder) fail() {
@@ -82,6 +84,7 @@ func (d *decoder) number(limit int64) int64 {
 // nodes takes the number of entries and what each of them is.
 func (d *decoder) nodes() {
 	nodes := d.bytes(int(d.number(min(int64(len(d.rest)), math.MaxInt32))))
+	d.large.grown(int64(len(nodes))*(entrySize+8) + int64(len(d.rest)))
 	d.l.entries = make([]entry, len(nodes))
 	if len(nodes) == 0 {
 		d.fail()

@@ -33,14 +33,17 @@ func ReadListing(r io.ReaderAt, size int64) (*Listing, error) {
 // Listing reads the nodes that follow, all of them when it is called before
 // Next, and returns their listing. Its errors are those of Next, and a
 // *FormatError when a directory has two entries of one name. While it is made
-// a listing takes up to about 250 bytes an entry, not much more than an entry
-// has in the NAR: who limits the size of the NAR limits the memory.
+// a listing takes about 110 bytes an entry, less than an entry has in the NAR:
+// who limits the size of the NAR limits the memory. Large ones are made one at
+// a time, so it may wait for another one.
 func (r *Reader) Listing() (*Listing, error) { return r.ListingWithin(math.MaxInt32) }
 
 // ListingWithin is Listing for whoever cannot limit the size of the NAR: where
 // there are more than limit entries it stops, and returns nil without an error.
 func (r *Reader) ListingWithin(limit int) (*Listing, error) {
 	var b Builder
+	var large largeListing
+	defer large.done()
 	for n := 0; ; n++ {
 		err := r.advance()
 		if err == io.EOF {
@@ -50,6 +53,7 @@ func (r *Reader) ListingWithin(limit int) (*Listing, error) {
 			return nil, nil
 		}
 		if err == nil {
+			large.grown(b.memSize())
 			err = b.addNode(&r.cur)
 		}
 		if err != nil {
