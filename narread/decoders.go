@@ -5,6 +5,7 @@ import (
 	"math/bits"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/narvault/narvault/narread/xz"
@@ -18,7 +19,13 @@ type decoders struct {
 	zstd    *zstd.Decoder
 	err     error
 	xz      sync.Pool // of *xz.Decoder
+	decoded atomic.Int64
 }
+
+// Decoded returns how many bytes of blocks were decoded since the Cache was made,
+// for whoever reports on it. Of containers that cannot be entered in the middle
+// it knows nothing.
+func (c *Cache) Decoded() int64 { return c.dec.decoded.Load() }
 
 // frame decodes one zstd frame, which must give exactly len(dst) bytes. As many
 // run at a time as there are CPUs.
@@ -43,6 +50,7 @@ func (d *decoders) frame(src, dst []byte) error {
 	case len(out) != len(dst) || len(out) > 0 && &out[0] != &dst[0]:
 		return fmt.Errorf("decodes to %d bytes, not to %d", len(out), len(dst))
 	}
+	d.decoded.Add(int64(len(out)))
 	return nil
 }
 
@@ -53,7 +61,11 @@ func (d *decoders) xzBlock(b xz.Block, dst, src []byte) error {
 		x = new(xz.Decoder)
 	}
 	defer d.xz.Put(x)
-	return guard(func() error { return x.Block(b, dst, src) })
+	err := guard(func() error { return x.Block(b, dst, src) })
+	if err == nil {
+		d.decoded.Add(int64(len(dst)))
+	}
+	return err
 }
 
 // buffers recycles memory for blocks, in classes: powers of two from 4 KiB to

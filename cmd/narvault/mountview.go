@@ -297,12 +297,13 @@ func (v *mountView) Absent(p storepath.Path) error {
 	return s.Absent(p)
 }
 
-// Activity tells .narvault/status.json which generation of the index is in use.
+// Activity tells .narvault/status.json which generation of the index is in use,
+// and how much was decoded.
 func (v *mountView) Activity() fusefs.Activity {
 	v.mu.Lock()
 	s := v.cur
 	v.mu.Unlock()
-	return fusefs.Activity{Generation: s.IndexGeneration()}
+	return fusefs.Activity{Generation: s.IndexGeneration(), DecodedBytes: v.options.Blocks.Decoded()}
 }
 
 // Jobs returns the roots of a release.
