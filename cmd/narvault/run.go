@@ -209,6 +209,7 @@ func (c *runCommand) mounted(dir string, spec namespace.Command) (err error) {
 		return err
 	}
 	defer end(server)
+	view.tend()
 	return c.wait(spec)
 }
 
