@@ -9,8 +9,8 @@ import (
 
 const (
 	blockSize = 4096
-	// generation goes with every node id: a number is never used for another
-	// file while a mount lives.
+	// generation goes with nodes that are the same in every mount: see
+	// fileSystem.generation.
 	generation = 1
 
 	// forever is how long the kernel may keep what cannot change.

@@ -249,12 +249,41 @@ func (f *fileSystem) entry(dir, child node, out *fuse.EntryOut) {
 }
 
 // generation goes with a node number, also in file handles (NFS,
-// open_by_handle_at): those of another mount must not lead to another file.
+// open_by_handle_at): those of another mount must not lead to another file. In a
+// mount a number is never used for another file. In the next one it may be, when
+// the backup has changed, so the generation stands for what the number is of: a
+// project, a release, a store path and its content. The kernel keeps 32 bits.
 func (f *fileSystem) generation(n node) uint64 {
-	if n.volatile() {
+	switch {
+	case n.volatile():
 		return uint64(f.since.UnixNano())
+	case n.number() == 0 && n.release() == 0:
+		return generation
 	}
-	return generation
+	sum := fnvOffset
+	if num := n.release(); num != 0 {
+		sum = fnv(sum, f.releaseName(num))
+	}
+	switch {
+	case n.inPath():
+		// The sum of the content is random in all its bits.
+		sum = fnv(sum, f.pathName(n.number())) ^ uint32(f.contents.sum(n.number())>>32)
+	case n.number() != 0:
+		sum = fnv(sum, f.projectName(n.number()))
+	}
+	return uint64(sum)
+}
+
+// fnvOffset is the FNV-1a hash of nothing.
+const fnvOffset uint32 = 2166136261
+
+// fnv adds s to an FNV-1a hash, without the allocations of hash/fnv: it is
+// needed for each entry of a listing.
+func fnv(sum uint32, s string) uint32 {
+	for i := range len(s) {
+		sum = (sum ^ uint32(s[i])) * 16777619
+	}
+	return sum
 }
 
 // attr sets all attributes of n.

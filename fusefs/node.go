@@ -106,7 +106,7 @@ func (n node) inPath() bool {
 // mount of the same backup.
 func (n node) volatile() bool {
 	switch n.view() {
-	case viewJobReleases, viewCache, viewSelf:
+	case viewJobReleases, viewCache, viewSelf, viewExportPaths, viewExportStreams:
 		return n.number() != 0
 	}
 	return false

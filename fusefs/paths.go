@@ -75,6 +75,16 @@ func (c *contents) same(num int, h narinfo.Hash) bool {
 	return c.seen[num] == sum
 }
 
+// sum returns what is remembered of the NAR of a number, 0 if nothing is.
+func (c *contents) sum(num int) uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if num >= len(c.seen) {
+		return 0
+	}
+	return c.seen[num]
+}
+
 // fits refuses a listing with more entries than can be numbered.
 func fits(entries int) error {
 	if entries > maxEntry+1 {
