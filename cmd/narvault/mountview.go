@@ -191,12 +191,10 @@ func (v *mountView) replace(s *session) {
 	if v.closed {
 		return
 	}
-	v.working.Go(func() {
-		if v.drop != nil {
-			v.drop() // files of the medium that was there
-		}
-		v.tendIndex(s)
-	})
+	if v.drop != nil {
+		go v.drop() // files of the medium that was there; if that is dead, this may never end
+	}
+	v.working.Go(func() { v.tendIndex(s) })
 }
 
 // there reports whether the directory of the cache is the one that is open.
