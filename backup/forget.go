@@ -324,20 +324,36 @@ func Forgotten(dir string) ([]Verdict, error) {
 		return nil, err
 	}
 	found := []Verdict{}
+	for _, f := range b.forgottenIn(batches) {
+		found = append(found, Verdict{Release: f.id, Created: f.batch.time, Reasons: []string{"forgotten"}})
+	}
+	return found, nil
+}
+
+// A forgottenRelease is a record in the trash.
+type forgottenRelease struct {
+	id    ReleaseID
+	batch batch
+	dir   string // below the backup
+}
+
+// forgottenIn returns the records that are in parts of the trash, in their order.
+func (b *Backup) forgottenIn(batches []batch) (found []forgottenRelease) {
 	for _, batch := range batches {
-		names, err := filepath.Glob(b.path(trashDir, batch.name, releasesDir, "*", "*", closureFile))
-		if err != nil {
-			return nil, err
-		}
-		for _, name := range names {
-			dir := filepath.Dir(name)
-			id, err := ParseReleaseID(filepath.Base(filepath.Dir(dir)) + "/" + filepath.Base(dir))
-			if err == nil {
-				found = append(found, Verdict{Release: id, Created: batch.time, Reasons: []string{"forgotten"}})
+		top := filepath.Join(trashDir, batch.name, releasesDir)
+		projects, _ := readNames(b.path(top)) // of most there is none
+		for _, project := range projects {
+			names, _ := readNames(b.path(top, project))
+			for _, name := range names {
+				id, err := ParseReleaseID(project + "/" + name)
+				file := filepath.Join(top, project, name, closureFile)
+				if err == nil && b.plain(file) == nil && isFile(b.path(file)) {
+					found = append(found, forgottenRelease{id, batch, filepath.Dir(file)})
+				}
 			}
 		}
 	}
-	return found, nil
+	return found
 }
 
 // forgotten returns where in the trash the newest record of a release is.
@@ -346,10 +362,9 @@ func (b *Backup) forgotten(id ReleaseID) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, batch := range batches {
-		name := filepath.Join(trashDir, batch.name, releasesDir, id.Project, id.Name, closureFile)
-		if b.plain(name) == nil && isFile(b.path(name)) {
-			return b.path(filepath.Dir(name)), nil
+	for _, f := range b.forgottenIn(batches) {
+		if f.id == id {
+			return b.path(f.dir), nil
 		}
 	}
 	return "", fmt.Errorf("it is not in the trash: %w", ErrNoRelease)

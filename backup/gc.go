@@ -2,7 +2,9 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -172,6 +174,9 @@ func (c *collector) takeOut(ctx context.Context) error {
 		return err
 	}
 	t := &taker{fsys: c.fsys, b: c.b, now: c.o.now, purge: c.o.Now}
+	if err := c.renew(t); err != nil {
+		return fmt.Errorf("collect garbage: %w", err)
+	}
 	for _, names := range c.steps() {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -185,6 +190,47 @@ func (c *collector) takeOut(ctx context.Context) error {
 		c.result.Freed = c.result.goneSize()
 	}
 	return expire(c.fsys, c.b, c.limit())
+}
+
+// renew keeps the records of forgotten releases in the trash for as long as what
+// they name, if that goes there only now: else it could not be taken back.
+func (c *collector) renew(t *taker) error {
+	if c.o.Now {
+		return nil
+	}
+	batches, _, err := c.b.batches()
+	if err != nil {
+		return err
+	}
+	for _, v := range c.b.forgottenIn(batches) {
+		if v.batch.time.After(c.limit()) || !c.goesNow(v.dir) {
+			continue
+		}
+		from := c.b.path(v.dir)
+		to, err := t.place(filepath.Join(releasesDir, v.id.Project, v.id.Name))
+		if err == nil {
+			err = c.fsys.Rename(from, to)
+		}
+		if err == nil {
+			err = syncDirs(c.fsys, map[string]bool{filepath.Dir(to): true}, map[string]bool{filepath.Dir(from): true})
+		}
+		if err != nil && !errors.Is(err, fs.ErrExist) { // one that was forgotten twice is there once
+			return err
+		}
+	}
+	return nil
+}
+
+// goesNow reports whether a record names a store path that goes in this run.
+func (c *collector) goesNow(dir string) bool {
+	text, err := readRegular(c.b.path(dir, closureFile))
+	if err != nil {
+		return false
+	}
+	paths, err := parseClosure(text, c.b.Cache.StoreDir())
+	return err == nil && slices.ContainsFunc(paths, func(p storepath.Path) bool {
+		return c.m.infos[p] != nil && c.m.needed[p] == nil
+	})
 }
 
 // steps returns the names of what goes, in steps each of which has to be

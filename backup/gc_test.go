@@ -417,6 +417,48 @@ func TestSymlinksInTheCache(t *testing.T) {
 	}
 }
 
+// A release that was forgotten long before gc can be had back for as long as
+// what it consists of.
+func TestForgottenLongBeforeGC(t *testing.T) {
+	s := newGCScene(t)
+	s.forget("drop")
+	later := time.Now().Add(2 * DefaultGrace)
+	s.gc(GCOptions{now: later})
+	s.gc(GCOptions{now: later.Add(DefaultGrace / 2)})
+	s.mustUnforget()
+	checkWhole(t, s.dir, "p/keep", "p/drop")
+	s.forget("drop")
+	s.gc(GCOptions{now: later})
+	if r := s.gc(GCOptions{now: later.Add(2 * DefaultGrace)}); r.InTrash != 0 {
+		t.Errorf("%d bytes are left in the trash", r.InTrash)
+	}
+}
+
+// A NAR file may be a symlink: what a link of a release leads to stays, and of
+// what nobody needs only the link goes.
+func TestNARsThatAreSymlinks(t *testing.T) {
+	s := newGCScene(t)
+	outside := filepath.Join(t.TempDir(), "victim.nar")
+	if err := os.WriteFile(outside, []byte("precious"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(outside, s.path(cacheDir, "nar/orphan.nar")); err != nil {
+		t.Fatal(err)
+	}
+	url := s.narInfo(s.keep).URL
+	if err := os.Rename(s.path(cacheDir, url), s.path(cacheDir, "nar/real.nar.zst")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("real.nar.zst", s.path(cacheDir, url)); err != nil {
+		t.Fatal(err)
+	}
+	s.gc(GCOptions{Now: true})
+	checkWhole(t, s.dir, "p/keep", "p/drop")
+	if exists(s.path(cacheDir, "nar/orphan.nar")) || !exists(outside) {
+		t.Error("the link was to go, and what it leads to to stay")
+	}
+}
+
 // Logs that are kept elsewhere do not stop the rest.
 func TestLogsBehindASymlink(t *testing.T) {
 	s := newGCScene(t)

@@ -312,13 +312,19 @@ func (l *backupLock) register(ctx context.Context, kind lockKind) error {
 	return nil
 }
 
-// Close lets go of the lock.
-func (l *backupLock) Close() error {
+// leave says that we make no more temporary files. Under the mutex it lets
+// whoever comes next know whether he is the last.
+func (l *backupLock) leave() {
 	if l.named != nil {
 		os.Remove(l.named.Name())
 		l.named.Close()
 		l.named = nil
 	}
+}
+
+// Close lets go of the lock.
+func (l *backupLock) Close() error {
+	l.leave()
 	if l.file == nil {
 		return nil
 	}

@@ -107,6 +107,7 @@ func (r *runner) write(ctx context.Context) error {
 		return err
 	}
 	return r.held.exclusively(ctx, func() error {
+		defer r.held.leave() // so that the last one sees that he is
 		if err := r.record(b); err != nil {
 			return err
 		}

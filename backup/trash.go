@@ -100,7 +100,11 @@ func (t *taker) place(name string) (string, error) {
 	}
 	to := t.b.path(t.dir, name)
 	if dir := filepath.Dir(to); !t.made[dir] {
-		if err := disk.MkdirAll(t.fsys, t.b.dir, dir); err != nil {
+		err := disk.MkdirAll(t.fsys, t.b.dir, dir)
+		if errors.Is(err, syscall.ENOSPC) {
+			err = fmt.Errorf("%w: not even for a directory in the trash; \"narvault gc --now\" needs no room", err)
+		}
+		if err != nil {
 			return "", err
 		}
 		t.made[dir] = true
