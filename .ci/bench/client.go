@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// clientArg as first argument makes this program a client of a mount: what
-// reads is a process of its own, so that its CPU time is known.
+// clientArg as first argument makes this program a client of a mount, or a
+// decoder: what works is a process of its own, so that its CPU time is known.
 const clientArg = "client"
 
 // client runs "read LIST", which reads the files that are named in a file, one
-// a line, or "random FILE", which reads pages here and there. It uses system
-// calls directly: what costs is to be the file system.
+// a line, or "random FILE", which reads pages here and there: with system calls
+// directly, as what costs is to be the file system. Or it decodes an .xz file.
 func client(args []string) error {
 	if len(args) != 2 {
 		return fmt.Errorf("the client takes 2 arguments, not %q", args)
@@ -27,6 +27,12 @@ func client(args []string) error {
 		return readFiles(args[1])
 	case "random":
 		return readRandomly(args[1])
+	case "blocks":
+		return decodeBlocks(args[1])
+	case "stream":
+		return decodeStream(args[1], ownXz)
+	case "ulikunitz":
+		return decodeStream(args[1], ulikunitzXz)
 	}
 	return fmt.Errorf("the client cannot %q", args[0])
 }

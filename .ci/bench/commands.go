@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -52,7 +53,7 @@ func comparisons(slow bool) []comparison {
 			{"nix-store --export", `nix-store --export $(cat paths) > /dev/null`, ""},
 		}},
 	}
-	return append(all, foreignComparisons()...)
+	return slices.Concat(decoding(), all, foreignComparisons())
 }
 
 // comparisons returns those that are to be made.

@@ -1,7 +1,7 @@
 // Bench measures narvault beside its peers, in turns, so that a machine whose
-// speed drifts is unfair to none: whole commands beside those of Nix, and the
-// mount beside ext4 and the mounts of squashfuse, restic and borg. It prints
-// medians and ratios; `make bench` runs it after the Go benchmarks.
+// speed drifts is unfair to none: decoders, whole commands beside those of Nix,
+// and the mount beside ext4 and the mounts of squashfuse, restic and borg. It
+// prints medians and ratios; `make bench` runs it after the Go benchmarks.
 //
 // What is backed up is the corpus that $NARVAULT_CORPUS makes (see
 // cmd/narvault's acceptance test) or, without one, the demo's packages.
@@ -79,6 +79,11 @@ func (b *bench) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, removeAll(b.dir)) }()
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	os.Setenv("bench", self)
 	for name, value := range environment(root, b.dir) {
 		os.Setenv(name, value)
 	}
