@@ -19,6 +19,7 @@ type Dir struct {
 	root   *os.Root
 	lock   *os.File // the directory, locked
 	limits Limits
+	hasty  bool // nothing is made durable; for tests
 }
 
 // ErrBusy is wrapped by Open's error while another Dir has the directory open:
@@ -225,6 +226,9 @@ func (d *Dir) rename(from, to string) error {
 // sync makes the contents of the file system durable: one call for thousands of
 // files, where each would cost one.
 func (d *Dir) sync() error {
+	if d.hasty {
+		return nil
+	}
 	if err := unix.Syncfs(int(d.lock.Fd())); err != nil {
 		return fmt.Errorf("sync %s: %w", d.root.Name(), err)
 	}

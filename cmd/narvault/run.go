@@ -210,27 +210,31 @@ func (c *runCommand) mounted(dir string, spec namespace.Command) (err error) {
 	}
 	defer end(server)
 	view.tend()
-	return c.wait(spec)
+	// From when the command has its own mount, nobody else needs one: should this
+	// process be killed, nothing is left of it.
+	return c.wait(spec, func() { server.Detach() })
 }
 
-// end takes the mount away. What the command left running loses it, too, when it
-// has not used it for a while.
+// end ends the mount. What the command left running loses it, too, when it has
+// not used it for a while.
 func end(server *fusefs.Server) {
-	if server.Unmount() != nil {
+	if server.Unmount() != nil { // it is there only if the command did not start
 		server.Detach()
 	}
 	server.Wait(context.Background()) // the command is done: nothing depends on how this ends
 }
 
-// wait runs the command and passes signals on.
-func (c *runCommand) wait(spec namespace.Command) error {
+// wait runs the command and passes signals on. It calls entered when the command
+// runs.
+func (c *runCommand) wait(spec namespace.Command, entered func()) error {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, append(hangup(), syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2)...)
 	defer signal.Stop(signals)
 	ended := make(chan struct{})
 	defer close(ended)
-	state, err := spec.Run([]string{"narvault", enterCommandName}, func(p *os.Process) {
-		go passOn(p, signals, ended)
+	state, err := spec.Run([]string{"narvault", enterCommandName}, namespace.Hooks{
+		Started: func(p *os.Process) { go passOn(p, signals, ended) },
+		Entered: entered,
 	})
 	if err != nil {
 		return err

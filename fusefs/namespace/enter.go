@@ -41,6 +41,11 @@ func (c Command) enter() *StartError {
 			return &StartError{Text: err.Error()}
 		}
 	}
+	// Run has asked for this, too, but for another thread than the one that becomes
+	// the command.
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return &StartError{Text: fmt.Sprintf("ask to be killed with narvault: %v", err)}
+	}
 	// What follows shall not be able to do more than whoever started it.
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) {
 		return &StartError{Text: fmt.Sprintf("drop capabilities: %v", err)}

@@ -69,6 +69,12 @@ const (
 
 func (e *StartError) Error() string { return e.Text }
 
+// Hooks are told how Run goes on; each may be nil.
+type Hooks struct {
+	Started func(*os.Process)
+	Entered func()
+}
+
 // The descriptors of the pipes in the child.
 const (
 	specFD   = 3
@@ -76,12 +82,15 @@ const (
 )
 
 // Run runs the command to its end and returns its state. self are the arguments
-// with which this program calls Enter. started is called when the command runs
-// or is about to; it may send it signals until Run returns. The error is a
-// *StartError if the command was not started.
+// with which this program calls Enter. The error is a *StartError if the command
+// was not started.
+//
+// h.Started is called when the process of the command is there; it may send it
+// signals until Run returns. h.Entered is called when the command runs: it has its
+// own mount of Store, and whoever mounted that may take it away.
 //
 // The command is killed when this process dies: who would serve its files?
-func (c Command) Run(self []string, started func(*os.Process)) (*os.ProcessState, error) {
+func (c Command) Run(self []string, h Hooks) (*os.ProcessState, error) {
 	// The kernel kills the child when the thread ends that started it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -102,12 +111,17 @@ func (c Command) Run(self []string, started func(*os.Process)) (*os.ProcessState
 	if err != nil {
 		return nil, &StartError{Text: explain(err)}
 	}
-	started(cmd.Process)
+	if h.Started != nil {
+		h.Started(cmd.Process)
+	}
 	// The child may be dead already; then there is a report, or an exit status.
 	json.NewEncoder(specW).Encode(c)
 	specW.Close()
 	var failed StartError
 	reportErr := json.NewDecoder(reportR).Decode(&failed)
+	if reportErr != nil && h.Entered != nil {
+		h.Entered()
+	}
 	err = cmd.Wait()
 	var exit *exec.ExitError
 	switch {

@@ -51,7 +51,7 @@ func run(t *testing.T, storeDir string, args ...string) (string, *os.ProcessStat
 		Store: store(t), StoreDir: storeDir, Root: t.TempDir(), Dir: "/tmp",
 		Args: args, Env: []string{"PATH=" + storeDir + "/p/bin:/usr/bin:/bin"}, Stdout: &out, Stderr: &out,
 	}
-	state, err := c.Run([]string{os.Args[0], "enter"}, func(*os.Process) {})
+	state, err := c.Run([]string{os.Args[0], "enter"}, Hooks{})
 	return out.String(), state, err
 }
 
@@ -133,7 +133,7 @@ func TestEnd(t *testing.T) {
 		}
 	}
 	c := Command{Store: "/no/where", StoreDir: dir, Args: []string{"true"}, Dir: "/"}
-	_, err := c.Run([]string{os.Args[0], "enter"}, func(*os.Process) {})
+	_, err := c.Run([]string{os.Args[0], "enter"}, Hooks{})
 	var start *StartError
 	if !errors.As(err, &start) || start.Kind != Failed || !strings.Contains(start.Text, "/no/where") {
 		t.Errorf("a directory that is not there: %v", err)
@@ -151,16 +151,23 @@ func TestSignal(t *testing.T) {
 	defer r.Close()
 	c := Command{Store: store(t), StoreDir: dir, Root: t.TempDir(), Dir: "/no/where", Env: os.Environ(), Stdout: w,
 		Args: []string{"sh", "-c", "trap 'exit 9' USR1; pwd; while :; do sleep 0.01; done"}}
-	state, err := c.Run([]string{os.Args[0], "enter"}, func(p *os.Process) {
-		go func() {
-			line := make([]byte, 2)
-			if n, err := r.Read(line); err != nil || string(line[:n]) != "/\n" {
-				t.Errorf("read %q, %v", line[:n], err)
-			}
-			p.Signal(syscall.SIGUSR1)
-		}()
+	entered := false
+	state, err := c.Run([]string{os.Args[0], "enter"}, Hooks{
+		Started: func(p *os.Process) {
+			go func() {
+				line := make([]byte, 2)
+				if n, err := r.Read(line); err != nil || string(line[:n]) != "/\n" {
+					t.Errorf("read %q, %v", line[:n], err)
+				}
+				p.Signal(syscall.SIGUSR1)
+			}()
+		},
+		Entered: func() { entered = true },
 	})
 	w.Close()
+	if !entered {
+		t.Error("nobody said that the command runs")
+	}
 	if err != nil || state.ExitCode() != 9 {
 		t.Errorf("%v, %v", state, err)
 	}
