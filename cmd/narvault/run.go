@@ -225,7 +225,7 @@ func end(server *fusefs.Server) {
 }
 
 // wait runs the command and passes signals on. It calls entered when the command
-// runs.
+// has its own mount.
 func (c *runCommand) wait(spec namespace.Command, entered func()) error {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, append(hangup(), syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2)...)

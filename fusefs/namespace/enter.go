@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -21,20 +22,25 @@ import (
 func Enter() error {
 	// Capabilities are those of a thread.
 	runtime.LockOSThread()
-	spec, report := os.NewFile(specFD, "spec"), os.NewFile(reportFD, "report")
+	spec, reports := os.NewFile(specFD, "spec"), json.NewEncoder(os.NewFile(reportFD, "report"))
+	unix.CloseOnExec(specFD)
 	unix.CloseOnExec(reportFD)
 	var c Command
 	if err := json.NewDecoder(spec).Decode(&c); err != nil {
 		return fmt.Errorf("this command is for narvault itself: %w", err)
 	}
-	spec.Close()
-	return json.NewEncoder(report).Encode(c.enter())
+	if err := c.mounts(); err != nil {
+		return reports.Encode(report{Failed: &StartError{Text: explain(err)}})
+	}
+	if err := reports.Encode(report{Entered: true}); err != nil {
+		return err
+	}
+	io.Copy(io.Discard, spec) // until it is closed
+	return reports.Encode(report{Failed: c.become()})
 }
 
-func (c Command) enter() *StartError {
-	if err := c.mounts(); err != nil {
-		return &StartError{Text: explain(err)}
-	}
+// become makes this process the command.
+func (c Command) become() *StartError {
 	if err := os.Chdir(c.Dir); err != nil {
 		c.Dir = "/"
 		if err := os.Chdir("/"); err != nil {

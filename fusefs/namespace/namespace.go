@@ -17,8 +17,8 @@
 // trouble for the others. So the kernel makes the namespaces with the process
 // (clone(2)), which is this program once more, told by its arguments to call
 // Enter; that mounts and becomes the command (execve(2)). It reads what to do
-// from one pipe, and says on another what failed; that one is closed by
-// execve when all went well.
+// from one pipe, and says on another that it has mounted, upon which it waits
+// until the first pipe is closed, or what failed; execve closes the second pipe.
 package namespace
 
 import (
@@ -69,6 +69,12 @@ const (
 
 func (e *StartError) Error() string { return e.Text }
 
+// A report is what the child says.
+type report struct {
+	Entered bool
+	Failed  *StartError
+}
+
 // Hooks are told how Run goes on; each may be nil.
 type Hooks struct {
 	Started func(*os.Process)
@@ -86,8 +92,8 @@ const (
 // was not started.
 //
 // h.Started is called when the process of the command is there; it may send it
-// signals until Run returns. h.Entered is called when the command runs: it has its
-// own mount of Store, and whoever mounted that may take it away.
+// signals until Run returns. h.Entered is called before the command begins, when
+// it has its own mount of Store: whoever mounted that may take it away.
 //
 // The command is killed when this process dies: who would serve its files?
 func (c Command) Run(self []string, h Hooks) (*os.ProcessState, error) {
@@ -114,19 +120,22 @@ func (c Command) Run(self []string, h Hooks) (*os.ProcessState, error) {
 	if h.Started != nil {
 		h.Started(cmd.Process)
 	}
-	// The child may be dead already; then there is a report, or an exit status.
+	// The child may be dead already; then its exit status says it.
 	json.NewEncoder(specW).Encode(c)
-	specW.Close()
-	var failed StartError
-	reportErr := json.NewDecoder(reportR).Decode(&failed)
-	if reportErr != nil && h.Entered != nil {
-		h.Entered()
+	reports := json.NewDecoder(reportR)
+	var r report
+	if reports.Decode(&r) == nil && r.Entered {
+		if h.Entered != nil {
+			h.Entered()
+		}
+		specW.Close()
+		reports.Decode(&r)
 	}
 	err = cmd.Wait()
 	var exit *exec.ExitError
 	switch {
-	case reportErr == nil:
-		return nil, &failed
+	case r.Failed != nil:
+		return nil, r.Failed
 	case err != nil && !errors.As(err, &exit):
 		return nil, err
 	}
