@@ -68,10 +68,10 @@ func run(ctx context.Context, out io.Writer, o options) (err error) {
 	}
 	s.report(out, time.Since(began))
 	switch {
+	case s.lost > 0:
+		return fmt.Errorf("%d bytes were lost (seed %d; see %s): %w", s.lost, o.seed, dir, err)
 	case err != nil:
 		return fmt.Errorf("%w (seed %d; see %s)", err, o.seed, dir)
-	case s.lost > 0:
-		return fmt.Errorf("%d bytes were lost (seed %d; see %s)", s.lost, o.seed, dir)
 	}
 	return errors.Join(s.close(), os.RemoveAll(dir))
 }

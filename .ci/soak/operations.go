@@ -50,13 +50,13 @@ func (s *soak) round(ctx context.Context) error {
 		group.Go(func() { errs[len(ops)] = s.mountAndCompare(ctx, sure, kill) })
 	}
 	group.Wait()
-	if err := errors.Join(errs...); err != nil || ctx.Err() != nil {
-		return err
+	if ctx.Err() != nil {
+		return nil
 	}
 	for _, op := range ops {
 		s.note(op)
 	}
-	return s.verify()
+	return errors.Join(append(errs, s.verify())...)
 }
 
 // choose makes up an operation on a release that no other is about; nil if what

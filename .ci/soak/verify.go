@@ -38,12 +38,11 @@ func (s *soak) verify() error {
 		return err
 	}
 	defer b.Close()
+	var errs []error
 	for _, name := range releaseNames {
-		if err := s.verifyRelease(b, name); err != nil {
-			return err
-		}
+		errs = append(errs, s.verifyRelease(b, name))
 	}
-	return s.verifyCache(b)
+	return errors.Join(append(errs, s.verifyCache(b))...)
 }
 
 func (s *soak) verifyRelease(b *backup.Backup, name string) error {
@@ -67,13 +66,14 @@ func (s *soak) verifyRelease(b *backup.Backup, name string) error {
 		return fmt.Errorf("release %s has %d store paths; possible are %v", name, len(have), s.releases[name])
 	}
 	s.releases[name] = possible{have}
+	var errs []error
 	for _, p := range paths {
 		if err := s.verifyPath(b, p); err != nil {
 			s.lost += s.sizes[p.In(b.Cache.StoreDir())]
-			return fmt.Errorf("release %s: %w", name, err)
+			errs = append(errs, fmt.Errorf("release %s: %w", name, err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // loseRelease counts what is lost with a release.
