@@ -3,9 +3,12 @@ package backup
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -38,6 +41,8 @@ type Dump struct {
 	Version  int             `json:"version"`
 	Database string          `json:"database"`
 	Created  time.Time       `json:"created"`
+	TextSize int64           `json:"textSize"`           // bytes of SQL
+	SHA256   string          `json:"sha256"`             // of these, hexadecimal
 	Verified *time.Time      `json:"verified,omitempty"` // when it was restored for trial
 	Info     json.RawMessage `json:"info,omitempty"`     // what whoever made it knows of it
 
@@ -166,7 +171,9 @@ func (a *dumpAdder) write(ctx context.Context) (temp string, err error) {
 	z := zseek.NewWriter(f, zseek.NewPool(runtime.GOMAXPROCS(0), a.level), zseek.WriterOptions{})
 	defer z.Abort()
 	a.dump = &Dump{Version: FormatVersion}
-	a.dump.Database, a.dump.Info, err = a.req.Write(ctx, z)
+	sum := newTextSum()
+	a.dump.Database, a.dump.Info, err = a.req.Write(ctx, io.MultiWriter(z, sum))
+	a.dump.TextSize, a.dump.SHA256 = sum.size, sum.String()
 	if err == nil {
 		err = z.Close()
 	}
@@ -373,8 +380,8 @@ func (b *Backup) Dump(name string) (*Dump, error) {
 // compressions are those of dumps, by the extensions of their names.
 var compressions = map[string]string{".zst": "zstd", ".xz": "xz", ".gz": "gzip", ".bz2": "bzip2", ".lz4": "lz4"}
 
-// Open opens the SQL text of a dump. Damage is a *narread.DamageError. The
-// caller closes it.
+// Open opens the SQL text of a dump. Damage is a *narread.DamageError, of a text
+// that is not the one that was written at the end of it. The caller closes it.
 func (d *Dump) Open() (io.ReadCloser, error) {
 	f, err := os.OpenFile(d.File, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -393,12 +400,38 @@ func (d *Dump) Open() (io.ReadCloser, error) {
 		f.Close()
 		return nil, err
 	}
-	return &openDump{ReadCloser: text, file: f}, nil
+	return &openDump{dump: d, text: text, file: f, sum: newTextSum()}, nil
 }
 
 type openDump struct {
-	io.ReadCloser
+	dump *Dump
+	text io.ReadCloser
 	file *os.File
+	sum  *textSum
 }
 
-func (o *openDump) Close() error { return errors.Join(o.ReadCloser.Close(), o.file.Close()) }
+func (o *openDump) Read(p []byte) (int, error) {
+	n, err := o.text.Read(p)
+	o.sum.Write(p[:n]) // never fails
+	if err == io.EOF && o.dump.SHA256 != "" && (o.sum.size != o.dump.TextSize || o.sum.String() != o.dump.SHA256) {
+		err = &narread.DamageError{File: o.dump.File, Block: -1, Offset: -1, Err: fmt.Errorf("is not the text of %d bytes that was written", o.dump.TextSize)}
+	}
+	return n, err
+}
+
+func (o *openDump) Close() error { return errors.Join(o.text.Close(), o.file.Close()) }
+
+// A textSum tells texts apart.
+type textSum struct {
+	hash.Hash
+	size int64
+}
+
+func newTextSum() *textSum { return &textSum{Hash: sha256.New()} }
+
+func (t *textSum) Write(p []byte) (int, error) {
+	t.size += int64(len(p))
+	return t.Hash.Write(p)
+}
+
+func (t *textSum) String() string { return hex.EncodeToString(t.Sum(nil)) }

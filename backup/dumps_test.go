@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/narvault/narvault/index/bincache"
+	"github.com/narvault/narvault/narread"
 )
 
 // emptyBackup makes a backup without releases.
@@ -61,17 +62,22 @@ func dumpTexts(t *testing.T, dir string) (texts []string) {
 		t.Fatal(err)
 	}
 	for _, d := range dumps {
-		r, err := d.Open()
+		text, err := readDump(d)
 		if err != nil {
 			t.Fatal(err)
 		}
-		text, err := io.ReadAll(r)
-		if err := errors.Join(err, r.Close()); err != nil {
-			t.Fatal(err)
-		}
-		texts = append(texts, string(text))
+		texts = append(texts, text)
 	}
 	return texts
+}
+
+func readDump(d *Dump) (string, error) {
+	r, err := d.Open()
+	if err != nil {
+		return "", err
+	}
+	text, err := io.ReadAll(r)
+	return string(text), errors.Join(err, r.Close())
 }
 
 // TestDumps adds, lists, finds and rotates dumps.
@@ -126,6 +132,44 @@ func TestDumps(t *testing.T) {
 	}
 	if d, err := b.Dump("hydra-20140722.pgsql"); err != nil || d.Size != 7 {
 		t.Errorf("by hand: %+v, %v", d, err)
+	}
+}
+
+// TestDumpDamaged reads dumps of which a byte changed, or the end is gone: what
+// is read without an error is what was written.
+func TestDumpDamaged(t *testing.T) {
+	dir := emptyBackup(t)
+	text := strings.Repeat("a row\n", 100_000)
+	d := mustAddDump(t, dir, dumpOf("hydra", text)).Dump
+	packed, err := os.ReadFile(d.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(name string, content []byte) (damaged bool) {
+		if err := os.WriteFile(d.File, content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		got, err := readDump(describedDump(d.File))
+		if err == nil && got != text {
+			t.Errorf("%s: another text is taken for good", name)
+		}
+		var damage *narread.DamageError
+		if err != nil && !errors.As(err, &damage) {
+			t.Errorf("%s: %v", name, err)
+		}
+		return err != nil
+	}
+	damaged := 0
+	for i := range packed {
+		flipped := slices.Clone(packed)
+		flipped[i] ^= 0x10
+		if check(fmt.Sprintf("byte %d flipped", i), flipped) {
+			damaged++
+		}
+		check(fmt.Sprintf("cut off at %d", i), packed[:i])
+	}
+	if damaged < len(packed)/2 {
+		t.Errorf("%d of %d flipped bytes were damage", damaged, len(packed))
 	}
 }
 
