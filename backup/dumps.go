@@ -348,22 +348,19 @@ func describedDump(file string) *Dump {
 var ErrNoDump = errors.New("there is no dump of a database")
 
 // Dump returns a dump by its name in the backup, or by the path of a file
-// anywhere; "" is the newest that AddDump put there.
+// anywhere; "" is the newest.
 func (b *Backup) Dump(name string) (*Dump, error) {
 	dumps, err := b.Dumps()
 	if err != nil {
 		return nil, err
 	}
-	for _, d := range dumps {
-		if filepath.Base(d.File) == name || name == "" && d.Version != 0 {
-			return d, nil
-		}
-	}
 	if name == "" {
-		for _, d := range dumps { // of which the description is lost, or made by hand
+		return b.newestDump(dumps)
+	}
+	for _, d := range dumps {
+		if filepath.Base(d.File) == name {
 			return d, nil
 		}
-		return nil, fmt.Errorf("%w in %s: \"narvault hydra dump\" makes one", ErrNoDump, b.dir)
 	}
 	st, err := os.Stat(name)
 	if err != nil && !strings.Contains(name, "/") {
@@ -375,6 +372,28 @@ func (b *Backup) Dump(name string) (*Dump, error) {
 	d := describedDump(name)
 	d.Size = st.Size()
 	return d, nil
+}
+
+// newestDump returns the newest dump that AddDump put there or, without any, that
+// was made by hand. Of which database it is must not be a matter of luck.
+func (b *Backup) newestDump(dumps []*Dump) (*Dump, error) {
+	var newest *Dump
+	for _, d := range dumps {
+		switch {
+		case d.Database == "":
+		case newest == nil:
+			newest = d
+		case d.Database != newest.Database:
+			return nil, fmt.Errorf("%s has dumps of several databases, %s and %s: name one (\"narvault hydra dumps\" lists them)", b.dir, newest.Database, d.Database)
+		}
+	}
+	switch {
+	case newest != nil:
+		return newest, nil
+	case len(dumps) > 0:
+		return dumps[0], nil
+	}
+	return nil, fmt.Errorf("%w in %s: \"narvault hydra dump\" makes one", ErrNoDump, b.dir)
 }
 
 // compressions are those of dumps, by the extensions of their names.

@@ -116,7 +116,7 @@ func dropScratch(conn *pgx.Conn, database, name string) error {
 func dropLeftovers(ctx context.Context, conn *pgx.Conn) error {
 	rows, err := conn.Query(ctx, `
 		select d.datname::text from pg_database d
-		where starts_with(d.datname, $1) and pg_catalog.pg_get_userbyid(d.datdba) = current_user
+		where left(d.datname, length($1)) = $1 and pg_catalog.pg_get_userbyid(d.datdba) = current_user
 		  and not exists (select from pg_stat_activity a where a.datname = d.datname)`, scratchPrefix)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,6 +35,7 @@ func TestHydra(t *testing.T) {
 		"sql":        func(ts *testscript.TestScript, _ bool, args []string) { database(ts).Exec(args[0]) },
 		"expand":     expand,
 		"build":      build,
+		"programs":   programs,
 	})
 	testscript.Run(t, p)
 }
@@ -127,4 +129,21 @@ func expand(ts *testscript.TestScript, _ bool, args []string) {
 		text = strings.ReplaceAll(text, "$"+name, ts.Getenv(name))
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o644))
+}
+
+// programs: makes $fake, a directory with pg_dump and psql, which are what the
+// files pg_dump.sh and psql.sh of the story say. In them, $real is the real one.
+func programs(ts *testscript.TestScript, _ bool, args []string) {
+	dir := ts.MkAbs("fake")
+	ts.Check(os.Mkdir(dir, 0o755))
+	for _, name := range []string{"pg_dump", "psql"} {
+		real, err := testenv.PostgreSQL("initdb")
+		ts.Check(err)
+		real, err = filepath.EvalSymlinks(real)
+		ts.Check(err)
+		text := fmt.Sprintf("#!/bin/sh\nreal=%s\n[ \"$1\" != --version ] || exec $real --version\n%s",
+			filepath.Join(filepath.Dir(real), name), ts.ReadFile(name+".sh"))
+		ts.Check(os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755))
+	}
+	ts.Setenv("fake", dir)
 }

@@ -55,6 +55,9 @@ A dump is a program: restore only those that you trust.`,
 }
 
 func (c *hydraRestoreDatabaseCommand) run(ctx context.Context, dir, name string) error {
+	if c.replace && c.database.name == "" {
+		return usageErrorf("--replace drops what is in the database: say with --database which one")
+	}
 	database, err := c.database.get()
 	if err != nil {
 		return err
