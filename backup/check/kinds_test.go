@@ -160,7 +160,7 @@ var harms = []harm{
 		want: func(s *scene) []string {
 			return []string{
 				"damage nar-size " + s.nar(s.lib), "damage nar-size " + s.nar(s.top),
-				"damage nar-data " + s.nar(s.lib), "damage nar-data " + s.nar(s.top),
+				"damage nar-data " + s.nar(s.top), // the other one is longer, which is enough
 			}
 		},
 	}, {

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,11 +37,12 @@ func (c *checker) checkNARFile(n *narFile) {
 	defer f.Close()
 	n.size = st.Size()
 	for _, claim := range n.claims {
-		if claim.fileSize == 0 || claim.fileSize == n.size || !c.confirm(n, st) {
+		if claim.fileSize == n.size || claim.fileSize == 0 && n.size <= claim.maxFile() || !c.confirm(n, st) {
 			continue
 		}
+		n.damaged = true
 		c.add(Finding{Kind: NarSize, Severity: Damage, File: c.fileName(n.url), Remedy: c.again("it"),
-			Message: fmt.Sprintf("has %d bytes, its narinfo says %d", n.size, claim.fileSize)}, c.claimants(n, claim)...)
+			Message: fmt.Sprintf("has %d bytes, its narinfo says %d", n.size, cmp.Or(claim.fileSize, claim.narSize))}, c.claimants(n, claim)...)
 	}
 }
 
