@@ -98,8 +98,10 @@ func TestRestore(t *testing.T) {
 			source := newFullScene(t, from)
 			sel := hydra.Selection{Project: "disnix", Evaluation: int64(source.second)}
 			rows := find(t, open(t, source.URL), sel).Rows
+			_, had := evaluationErrors(source.DB)
 			for _, to := range hydratest.Shapes() {
 				t.Run("to "+to, func(t *testing.T) {
+					t.Parallel()
 					target := hydratest.New(t, to)
 					r := restored(t, target.URL, rows)
 					for old, id := range r.Builds {
@@ -112,7 +114,6 @@ func TestRestore(t *testing.T) {
 					if got := expressions(target); !slices.Equal(got, []string{"src release.nix"}) {
 						t.Errorf("the Nix expression is %q", got)
 					}
-					_, had := evaluationErrors(source.DB)
 					if got, has := evaluationErrors(target); had && has && !slices.Equal(got, []string{"no such job 7"}) {
 						t.Errorf("errors are %q", got)
 					} else if had != has && had != slices.ContainsFunc(r.Lost, func(s string) bool { return strings.HasPrefix(s, "evaluationerrors") || s == "jobsetevals.errormsg" }) {
