@@ -146,7 +146,7 @@ func (a *Archive) enterable() error {
 		}
 		a.random, a.direct = fs, fs.checked
 	case formatXz:
-		bs, err := openXzBlocks(&a.file, &a.cache.dec, a.o.NarSize, a.frameLimit())
+		bs, err := openXzBlocks(&a.file, &a.cache.dec, a.o.NarSize, a.frameLimit(), a.warn)
 		if err == errNoFrames {
 			return nil
 		} else if err != nil {

@@ -17,8 +17,7 @@ const maxFrame = 16 << 20
 // frames is a NAR in zstd frames that say how large they are.
 type frames struct {
 	table
-	checked bool  // most frames carry a checksum; those that do not are known when they are decoded
-	lost    error // why there are no more frames though there should be, or what follows them
+	checked bool // most frames carry a checksum; those that do not are known when they are decoded
 }
 
 // decode reads and decodes frame i, and verifies its checksum if it has one.
@@ -38,15 +37,6 @@ func (fs *frames) decode(i int, dst []byte) (verified bool, err error) {
 	return verified, nil
 }
 
-// missing returns what is wrong with a block that stands for lost frames, or
-// behind the last one.
-func (fs *frames) missing(i int) error {
-	if i >= len(fs.off) {
-		return fs.lost
-	}
-	return nil
-}
-
 // lose makes what is left of a NAR one block that is missing because of cause.
 // It fails when nothing is there.
 func (fs *frames) lose(narSize int64, cause error) error {
@@ -58,7 +48,7 @@ func (fs *frames) lose(narSize int64, cause error) error {
 	if n == 0 || err != nil && !isDamage(err) {
 		return cmp.Or(err, cause)
 	}
-	fs.off, fs.packed, fs.starts = fs.off[:n], fs.packed[:n], append(fs.starts[:n+1:n+1], narSize)
+	fs.cut(n, narSize)
 	return nil
 }
 

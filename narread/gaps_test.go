@@ -153,3 +153,36 @@ func TestLyingSizes(t *testing.T) {
 	bad[fs.off[2]+5] ^= 1
 	onlyMissing(t, "own, cut off, a wrong size", readable(t, open(t, bad, optionsFor(n, "zstd")), n, blockSize), 2, 7)
 }
+
+// TestTruncatedXzBlocks cuts files of xz blocks that state their sizes off, and
+// damages what is behind them.
+func TestTruncatedXzBlocks(t *testing.T) {
+	n := makeNAR(t, 2000)[:2300]
+	file := program("xz", "xz", "-0", "--block-size=500", "-T2").pack(t, n)
+	full := open(t, file, optionsFor(n, "xz")).random.(*xzBlocks)
+	end := func(i int) int { return int(full.off[i]) + (int(full.packed[i])+3)&^3 }
+	for size := end(0); size < len(file); size++ {
+		there := 0
+		for there < full.count() && end(there) <= size {
+			there++
+		}
+		var warned error
+		o := optionsFor(n, "xz")
+		o.Warn = func(err error) { warned = err }
+		a := open(t, file[:size], o)
+		onlyMissing(t, fmt.Sprint(size), readable(t, a, n, 500), there, full.count())
+		_, err := a.WriteTo(io.Discard)
+		wantDamage(t, "WriteTo", err)
+		if a.RandomAccess() || a.Layout() != nil || warned == nil {
+			t.Errorf("%d bytes: RandomAccess %v, warned of %v", size, a.RandomAccess(), warned)
+		}
+	}
+	for i := end(full.count() - 1); i < len(file); i++ {
+		bad := bytes.Clone(file)
+		bad[i] ^= 0x10
+		a := open(t, bad, optionsFor(n, "xz"))
+		onlyMissing(t, fmt.Sprint("byte ", i), readable(t, a, n, 500), 0, 0)
+		_, err := a.WriteTo(io.Discard)
+		wantDamage(t, "WriteTo", err)
+	}
+}

@@ -11,6 +11,7 @@ type table struct {
 	off     []int64  // of each block in the file
 	packed  []uint32 // size of each block there
 	largest int64    // content of the largest block
+	lost    error    // why there are no more blocks though there should be, or what follows them
 }
 
 func newTable(f *file, dec *decoders) table { return table{starts: starts{0}, f: f, dec: dec} }
@@ -32,6 +33,20 @@ func (t *table) add(off int64, packed uint32, content int64) {
 	t.packed = append(t.packed, packed)
 	t.starts = append(t.starts, t.starts[len(t.starts)-1]+content)
 	t.largest = max(t.largest, content)
+}
+
+// missing returns what is wrong with a block that stands for lost ones, or
+// behind the last one.
+func (t *table) missing(i int) error {
+	if i >= len(t.off) {
+		return t.lost
+	}
+	return nil
+}
+
+// cut makes all behind the first n blocks one that is missing.
+func (t *table) cut(n int, narSize int64) {
+	t.off, t.packed, t.starts = t.off[:n], t.packed[:n], append(t.starts[:n+1:n+1], narSize)
 }
 
 // load reads n bytes from where block i begins. The caller gives the buffer

@@ -37,40 +37,63 @@ func (bs *xzBlocks) decode(i int, dst []byte) (verified bool, err error) {
 
 // openXzBlocks finds the blocks of an .xz file by its indexes. Blocks of more
 // than limit, and those of streams with different checks, are not for random
-// access (errNoFrames).
-func openXzBlocks(f *file, dec *decoders, narSize, limit int64) (*xzBlocks, error) {
+// access (errNoFrames). Of a file that is damaged behind its blocks, or cut off,
+// those are returned that state their sizes and have a check; warn is told of the
+// damage then.
+func openXzBlocks(f *file, dec *decoders, narSize, limit int64, warn func(error)) (*xzBlocks, error) {
 	blocks, err := xz.ReadIndex(f, f.size, maxXzCount(narSize))
 	var format *xz.Error
 	switch {
 	case err == xz.ErrTooMany:
 		return nil, errNoFrames
 	case errors.As(err, &format):
-		return nil, f.damage(-1, format.Offset, format.Err)
+		return lastingXzBlocks(f, dec, narSize, limit, warn, f.damage(-1, format.Offset, format.Err))
 	case err != nil:
 		return nil, err
 	}
-	left := narSize
+	bs, left, err := xzTable(f, dec, blocks, narSize, limit)
+	if err == nil && left > 0 {
+		err = f.damage(-1, f.size, errTooShort)
+	}
+	return bs, err
+}
+
+// xzTable returns blocks as a container, and how much of the NAR it lacks.
+func xzTable(f *file, dec *decoders, blocks []xz.Block, narSize, limit int64) (*xzBlocks, int64, error) {
+	bs, left, fit := &xzBlocks{table: newTable(f, dec)}, narSize, true
+	if len(blocks) > 0 {
+		bs.check = blocks[0].Check
+	}
 	for i, b := range blocks {
 		if b.Size > left {
-			return nil, f.damage(i, b.Offset, errTooLong)
+			return nil, 0, f.damage(i, b.Offset, errTooLong)
 		}
 		left -= b.Size
-	}
-	if left > 0 {
-		return nil, f.damage(-1, f.size, errTooShort)
-	}
-	bs := &xzBlocks{table: newTable(f, dec)}
-	for _, b := range blocks {
-		switch {
-		case bs.count() == 0:
-			bs.check = b.Check
-		case bs.check != b.Check:
-			return nil, errNoFrames
+		fit = fit && b.Check == bs.check && b.Size <= min(limit, maxXzBlock) &&
+			b.Unpadded <= min(maxPacked(b.Size), math.MaxUint32)
+		if fit {
+			bs.add(b.Offset, uint32(b.Unpadded), b.Size)
 		}
-		if b.Size > min(limit, maxXzBlock) || b.Unpadded > min(maxPacked(b.Size), math.MaxUint32) {
-			return nil, errNoFrames
-		}
-		bs.add(b.Offset, uint32(b.Unpadded), b.Size)
+	}
+	if !fit {
+		return nil, 0, errNoFrames
+	}
+	return bs, left, nil
+}
+
+// lastingXzBlocks returns what can be had of a damaged file.
+func lastingXzBlocks(f *file, dec *decoders, narSize, limit int64, warn func(error), damage error) (*xzBlocks, error) {
+	blocks, err := xz.WalkBlocks(f, f.size, maxXzCount(narSize))
+	if err != nil {
+		return nil, err
+	}
+	bs, left, err := xzTable(f, dec, blocks, narSize, limit)
+	if err != nil || bs.count() == 0 || !bs.check.Verified() {
+		return nil, damage
+	}
+	warn(damage)
+	if bs.lost = damage; left > 0 {
+		bs.cut(bs.count(), narSize)
 	}
 	return bs, nil
 }

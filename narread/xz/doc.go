@@ -3,9 +3,10 @@
 // other decoders in Go, and believes nothing that it has not verified.
 //
 //   - [ReadIndex] finds the blocks of a file from its end, by the indexes of its
-//     streams.
+//     streams; [WalkBlocks] finds what it can when that end is missing.
 //   - [Decoder] decodes one block from memory into memory.
 //   - [Reader] decodes a file of any kind in order.
+//   - [AppendBlock] and [Stream] make a file of LZMA2 data that others made.
 //
 // The format is "The .xz File Format" 1.2.1 (tukaani.org/xz/xz-file-format.txt):
 //

@@ -25,6 +25,9 @@ func FuzzXZContainer(f *testing.F) {
 		if len(got) == maxFuzz {
 			return
 		}
+		if _, err := WalkBlocks(bytes.NewReader(file), int64(len(file)), 100); err != nil {
+			t.Errorf("WalkBlocks: %v", err)
+		}
 		blocks, berr := byBlocks(file)
 		if (err == nil) != (berr == nil) && !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("in order: %v, by blocks: %v", err, berr)

@@ -206,3 +206,34 @@ func TestLargeDictionary(t *testing.T) {
 		}
 	}
 }
+
+// TestWalkBlocks finds blocks without the index, if they say how large they are.
+func TestWalkBlocks(t *testing.T) {
+	in := content(30_000, 2)
+	file := pack(t, in, "-0", "--block-size=4000", "-T2")
+	want, err := ReadIndex(bytes.NewReader(file), int64(len(file)), 100)
+	must(t, err)
+	last := want[len(want)-1]
+	for _, size := range []int64{last.Offset + last.Stored(), last.Offset + last.Stored() + 5, int64(len(file))} {
+		got, err := WalkBlocks(bytes.NewReader(file[:size]), size, 100)
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%d of %d bytes: %d blocks, %v", size, len(file), len(got), err)
+		}
+	}
+	for size := range file[:want[2].Offset] {
+		got, err := WalkBlocks(bytes.NewReader(file[:size]), int64(size), 100)
+		if err != nil || !slices.Equal(got, want[:len(got)]) || len(got) == 2 && int64(size) < want[2].Offset {
+			t.Errorf("%d bytes: %d blocks, %v", size, len(got), err)
+		}
+	}
+	if got, err := WalkBlocks(bytes.NewReader(file), int64(len(file)), 3); err != nil || len(got) != 3 {
+		t.Errorf("limit of 3: %d blocks, %v", len(got), err)
+	}
+	bare := pack(t, in, "-0", "-T1")
+	if got, err := WalkBlocks(bytes.NewReader(bare), int64(len(bare)), 100); err != nil || len(got) != 0 {
+		t.Errorf("sizes not stated: %d blocks, %v", len(got), err)
+	}
+	if _, err := WalkBlocks(errorReader{}, 5000, 10); err != errMedium {
+		t.Error(err)
+	}
+}
