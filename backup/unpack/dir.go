@@ -235,7 +235,13 @@ func (d *Dir) sync() error {
 	return nil
 }
 
-func (d *Dir) syncNames() error { return disk.OS{}.SyncDir(d.root.Name()) }
+// syncNames makes the names in the directory durable.
+func (d *Dir) syncNames() error {
+	if d.hasty {
+		return nil
+	}
+	return disk.OS{}.SyncDir(d.root.Name())
+}
 
 // removeAll removes a tree, also where directories are read-only.
 func removeAll(root *os.Root, name string) error {

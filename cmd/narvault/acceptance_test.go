@@ -48,6 +48,10 @@ func TestAcceptance(t *testing.T) {
 	t.Run("Substituter", func(t *testing.T) {
 		a.restored(t, "s3", "nix-store --store $PWD/s3 --option substituters file://$PWD/backup/cache --option require-sigs false --realise $roots > /dev/null 2> realise.log")
 	})
+	t.Run("Restore", func(t *testing.T) {
+		a.restored(t, "s5", "$narvault restore backup a/all --store $PWD/s5 --no-root -q")
+	})
+	t.Run("RestoreTo", func(t *testing.T) { a.unpacked(t) })
 	t.Run("Mount", func(t *testing.T) { a.mount(t) })
 }
 
@@ -148,6 +152,19 @@ func (a *acceptance) restored(t *testing.T, store, command string) {
 		a.compare(t, fmt.Sprintf("diff <("+questions+") <("+questions+")", "", path, "--store $PWD/"+store, path))
 	})
 	a.sh(t, "chmod -R u+w "+store+" && rm -rf "+store)
+}
+
+// unpacked compares what is restored as plain files with the store.
+func (a *acceptance) unpacked(t *testing.T) {
+	start := time.Now()
+	a.sh(t, "$narvault restore backup a/all --to out -q")
+	t.Logf("%.1f s", time.Since(start).Seconds())
+	a.each(t, func(path, base string) {
+		a.compare(t, "nix-store --dump out/"+base+" | cmp - <(nix-store --dump "+path+")")
+	})
+	a.sh(t, "cd out && sha256sum --check --strict --quiet narvault-restore.sha256")
+	a.sh(t, "$narvault restore backup a/all --to out | grep 'already there'")
+	a.sh(t, "chmod -R u+w out && rm -rf out")
 }
 
 // mount compares the mounted backup with the store, once with raw links, byte
