@@ -357,3 +357,42 @@ func (fullDisk) CreateTemp(string) (disk.File, error) { return nil, errFull }
 func (fullDisk) Append(string) (disk.File, error)     { return nil, errFull }
 
 var errFull = errors.New("full")
+
+// What a mount has looked into and gc takes out is gone, not damaged.
+func TestTreeOfCollectedPath(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	s := newGCScene(t)
+	if warning := publishIndex(t.Context(), s.dir, bincache.Options{}); warning != "" {
+		t.Fatal(warning)
+	}
+	l, _ := indexed(t, s.dir)
+	open := func(p storepath.Path) *Tree {
+		tree, err := l.OpenTree(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { tree.Close() })
+		return tree
+	}
+	unread, read := open(s.drop), open(s.only)
+	if _, err := read.ReadAt(make([]byte, 1), 0); err != nil {
+		t.Fatal(err)
+	}
+	s.forget("drop")
+	s.gc(GCOptions{Now: true})
+	if _, err := unread.ReadAt(make([]byte, 1), 0); !errors.Is(err, os.ErrNotExist) || isDamage(err) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := read.ReadAt(make([]byte, 1), 100); err != nil {
+		t.Errorf("an archive that was open: %v", err)
+	}
+	if _, err := l.OpenTree(s.drop); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("opened anew: %v", err)
+	}
+	// A NAR file that is gone while its narinfo is there is damage as ever.
+	kept := open(s.keep)
+	s.remove(cacheDir, s.narInfo(s.keep).URL)
+	if _, err := kept.ReadAt(make([]byte, 1), 0); !isDamage(err) {
+		t.Errorf("a NAR file that is missing: %v", err)
+	}
+}

@@ -1,6 +1,8 @@
 package backup
 
 import (
+	"fmt"
+	"io/fs"
 	"sync"
 
 	"github.com/narvault/narvault/narread"
@@ -33,7 +35,7 @@ func (l *Live) OpenTree(p storepath.Path) (*Tree, error) {
 	}
 	t := &Tree{
 		size: info.NarSize, narHash: info.NarHash,
-		open: func() (*narread.Archive, error) { return l.Cache.Archive(info) },
+		open: func() (*narread.Archive, error) { return l.there(p, info, nil) },
 	}
 	_, err = t.opened()
 	return t, err
@@ -56,9 +58,21 @@ func (l *Live) indexedTree(p storepath.Path) (*Tree, error) {
 		if err != nil {
 			return nil, err
 		}
-		return l.Cache.ArchiveByLayout(info, layout)
+		return l.there(p, info, layout)
 	}
 	return &Tree{listing: listing, size: listing.NarSize(), narHash: narHash, open: open}, nil
+}
+
+// there opens the archive of a store path. One that lost its NAR file after its
+// narinfo was not damaged, but taken out of the backup.
+func (l *Live) there(p storepath.Path, info *narinfo.NarInfo, layout []byte) (*narread.Archive, error) {
+	archive, err := l.Cache.ArchiveByLayout(info, layout)
+	if isDamage(err) {
+		if has, hasErr := l.Cache.Has(p.Hash()); !has && hasErr == nil {
+			return nil, fmt.Errorf("%s was taken out of the backup: %w", p, fs.ErrNotExist)
+		}
+	}
+	return archive, err
 }
 
 func (t *Tree) opened() (*narread.Archive, error) {
