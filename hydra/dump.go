@@ -72,6 +72,9 @@ type dumping struct {
 
 // describe reads what the database is, and returns the server's major version.
 func (d *dumping) describe(ctx context.Context) (major int, err error) {
+	if err := noTimeouts(ctx, d.tx); err != nil {
+		return 0, err
+	}
 	err = d.tx.QueryRow(ctx, "select pg_export_snapshot(), current_setting('server_version'), current_setting('server_version_num')::integer / 10000").
 		Scan(&d.snapshot, &d.info.Server, &major)
 	if err != nil {
@@ -82,6 +85,14 @@ func (d *dumping) describe(ctx context.Context) (major int, err error) {
 		return major, err
 	}
 	return major, d.tx.QueryRow(ctx, "select coalesce(max(version), 0) from schemaversion").Scan(&d.info.Schema)
+}
+
+// noTimeouts lets a transaction take the time that it needs, as pg_dump's does,
+// whatever is set for the role. Not all versions have all of these settings.
+func noTimeouts(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, `select set_config(name, '0', true) from pg_catalog.pg_settings
+		where name in ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')`)
+	return err
 }
 
 // run runs pg_dump, and counts rows while it works.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -45,8 +47,9 @@ func (e *NotEmptyError) Error() string {
 // Load restores a dump, the SQL text of a pg_dump, into a database, which must
 // be empty, with psql and in one transaction: unless all of the dump is there, up
 // to pg_dump's mark for the end, the database stays as it was. It returns the
-// number of rows of each table. What sql says when it is read may come from
-// anywhere, but a dump is a program: it may do whatever the role may do.
+// number of rows of each table. A dump is a program: it may do whatever the role
+// may do in the server. Commands of psql, which could do anything on this machine,
+// are refused (by a psql of August 2025 or later).
 //
 // Settings that a dump begins with and that the server does not know, as dumps
 // by newer and by much older versions have them, are passed over.
@@ -196,7 +199,12 @@ func (l *loading) psql(ctx context.Context, p program, k keywords, before string
 		return err
 	}
 	out := &firstError{w: in}
-	err = l.feed(out, before, filter)
+	after := "\nCOMMIT;\n"
+	if p.restricts() {
+		key := strconv.FormatUint(rand.Uint64(), 36)
+		before, after = before+"\\restrict "+key+"\n", "\n\\unrestrict "+key+after
+	}
+	err = l.feed(out, before, after, filter)
 	if err != nil && out.err == nil {
 		cancel(err) // the fault is the dump's: psql must not see an end
 	}
@@ -208,7 +216,7 @@ func (l *loading) psql(ctx context.Context, p program, k keywords, before string
 	return err
 }
 
-func (l *loading) feed(w io.Writer, before string, filter *sqlFilter) error {
+func (l *loading) feed(w io.Writer, before, after string, filter *sqlFilter) error {
 	if _, err := io.WriteString(w, before); err != nil {
 		return err
 	}
@@ -219,7 +227,7 @@ func (l *loading) feed(w io.Writer, before string, filter *sqlFilter) error {
 	if err := end.check(); err != nil {
 		return err
 	}
-	_, err := io.WriteString(w, "\nCOMMIT;\n")
+	_, err := io.WriteString(w, after)
 	return err
 }
 
@@ -231,6 +239,8 @@ func (l *loading) advise(err error) error {
 	}
 	const unchanged = " (the database is as it was)"
 	switch {
+	case strings.Contains(psql.Stderr, "backslash commands are restricted"):
+		return fmt.Errorf("%w: pg_dump writes no such commands: somebody has tampered with this dump%s", err, unchanged)
 	case strings.Contains(psql.Stderr, "lock timeout"):
 		return fmt.Errorf("%w: somebody uses the database: stop Hydra's services first%s", err, unchanged)
 	case !l.o.NoOwner && strings.Contains(psql.Stderr, "role \"") && strings.Contains(psql.Stderr, "does not exist"):

@@ -102,6 +102,22 @@ func missingProgram(name string, dirs []string) error {
 	return fmt.Errorf("%s is not %s: install PostgreSQL's client programs (Debian: postgresql-client), or say where they are with --programs", name, where)
 }
 
+// restricting are the minor versions, by major one, from which on psql can be
+// kept from commands of its own (August 2025, CVE-2025-8714). All later major
+// versions can.
+var restricting = map[int]int{13: 22, 14: 19, 15: 14, 16: 10, 17: 6}
+
+// restricts reports whether psql has the command \restrict.
+func (p program) restricts() bool {
+	from, listed := restricting[p.major]
+	if !listed {
+		return p.major > 17
+	}
+	_, minor, _ := strings.Cut(p.full, ".")
+	n, err := strconv.Atoi(minor)
+	return err == nil && n >= from
+}
+
 // A ProgramError is a program of PostgreSQL's that did not do its work.
 type ProgramError struct {
 	Program string // pg_dump or psql

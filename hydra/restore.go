@@ -123,6 +123,9 @@ func newRestoring(t *target, in *rowSet) *restoring {
 
 // run restores table by table, each after those that it refers to.
 func (r *restoring) run(ctx context.Context) error {
+	if err := noTimeouts(ctx, r.tx); err != nil {
+		return err
+	}
 	if err := r.lock(ctx); err != nil {
 		return err
 	}

@@ -24,6 +24,9 @@ const longestStatement = 256 << 10
 var (
 	copyStatement = regexp.MustCompile(`^COPY .* FROM stdin;\r?\n$`)
 	setStatement  = regexp.MustCompile(`^SET ([a-z_]+) = .*;\r?\n$`)
+	// What pg_dump protects its dumps with has a key that everybody can read in
+	// them: Load has one of its own.
+	restrictCommand = regexp.MustCompile(`^\\(un)?restrict \w+\r?\n$`)
 	// pg_dump writes each of these on a line of its own.
 	ownerStatement = regexp.MustCompile(`^(ALTER .* OWNER TO .*|ALTER DEFAULT PRIVILEGES .*|GRANT .*|REVOKE .*|COMMENT ON (EXTENSION|SCHEMA) .*);\r?\n$`)
 )
@@ -57,6 +60,8 @@ func (f *sqlFilter) passes(line []byte) bool {
 		f.rows = !bytes.Equal(bytes.TrimRight(line, "\r\n"), []byte(`\.`))
 	case bytes.HasPrefix(line, []byte("COPY ")):
 		f.rows = copyStatement.Match(line)
+	case bytes.HasPrefix(line, []byte(`\`)):
+		return !restrictCommand.Match(line)
 	case bytes.HasPrefix(line, []byte("SET ")):
 		m := setStatement.FindSubmatch(line)
 		return m == nil || f.settings[string(m[1])]
