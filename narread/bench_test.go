@@ -1,10 +1,16 @@
 package narread
 
 import (
+	"bytes"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"testing"
+	"time"
+
+	"github.com/narvault/narvault/narread/spool"
 )
 
 // benchNAR returns a NAR of 32 MiB, or the one that $NARVAULT_BENCH_NAR names:
@@ -29,11 +35,18 @@ func benchRandom(b *testing.B, cache int64) {
 	a := benchOpen(b, cache)
 	buf := make([]byte, 4096)
 	r := rand.New(rand.NewPCG(1, 2))
+	var took []time.Duration
 	for b.Loop() {
-		if _, err := a.ReadAt(buf, r.Int64N(a.Size()-4096)); err != nil {
+		off := r.Int64N(a.Size() - 4096)
+		start := time.Now()
+		if _, err := a.ReadAt(buf, off); err != nil {
 			b.Fatal(err)
 		}
+		took = append(took, time.Since(start))
 	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Nanoseconds()), "p50-ns")
+	b.ReportMetric(float64(took[len(took)*99/100].Nanoseconds()), "p99-ns")
 }
 
 func BenchmarkRandom4KHit(b *testing.B)  { benchRandom(b, 1<<30) }
@@ -68,4 +81,37 @@ func BenchmarkOpen(b *testing.B) {
 	for b.Loop() {
 		open(b, file, o)
 	}
+}
+
+// BenchmarkFirstTouch reads one byte of what has to be decoded as a whole, into
+// the spool; BenchmarkSecondTouch reads it when it is there, as another process.
+func BenchmarkFirstTouch(b *testing.B) {
+	n := benchNAR(b)
+	file := program("xz", "xz", "-1").pack(b, n)
+	b.SetBytes(int64(len(n)))
+	for b.Loop() {
+		b.StopTimer()
+		o := optionsFor(n, "xz")
+		o.Cache, o.Spool = NewCache(0), spool.New(b.TempDir(), 1<<40)
+		b.StartTimer()
+		touch(b, file, o)
+	}
+}
+
+func BenchmarkSecondTouch(b *testing.B) {
+	n := benchNAR(b)
+	file := program("xz", "xz", "-1").pack(b, n)
+	o := optionsFor(n, "xz")
+	o.Cache, o.Spool = NewCache(0), spool.New(b.TempDir(), 1<<40)
+	touch(b, file, o)
+	for b.Loop() {
+		touch(b, file, o)
+	}
+}
+
+func touch(b *testing.B, file []byte, o Options) {
+	a, err := Open(bytes.NewReader(file), int64(len(file)), o)
+	must(b, err)
+	_, err = a.ReadAt(make([]byte, 1), a.Size()/2)
+	must(b, errors.Join(err, a.Close()))
 }
