@@ -207,7 +207,7 @@ func openLock(name string) (*os.File, error) {
 	if err == nil && !st.Mode().IsRegular() {
 		err = fmt.Errorf("%s is no regular file", name)
 	}
-	if err == nil && st.Size() > 0 {
+	if err == nil && st.Size() > 0 && !isOldLock(f) {
 		err = fmt.Errorf("%s is not a lock of narvault: that is empty", name)
 	}
 	if err != nil {
@@ -215,6 +215,15 @@ func openLock(name string) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// isOldLock reports whether a lock file is of the first narvault, which wrote
+// into it who held it.
+func isOldLock(f *os.File) bool {
+	const old = "process "
+	b := make([]byte, len(old))
+	_, err := f.ReadAt(b, 0)
+	return err == nil && string(b) == old
 }
 
 // isNamed reports whether f is still the file of that name.

@@ -189,6 +189,9 @@ func realMountpoint(mountpoint string) (string, error) {
 		return abs, nil
 	}
 	real, err := filepath.EvalSymlinks(abs)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", errors.New("there is no such directory")
+	}
 	if err == nil || !errors.Is(err, syscall.ENOTCONN) {
 		return real, err
 	}
@@ -264,6 +267,9 @@ func mustBeEmpty(dir string) error {
 	}
 	defer f.Close()
 	names, err := f.Readdirnames(1)
+	if errors.Is(err, syscall.ENOTDIR) {
+		return errors.New("that is no directory")
+	}
 	if len(names) > 0 {
 		return errors.New("the directory is not empty")
 	}

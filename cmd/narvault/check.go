@@ -175,7 +175,7 @@ func (c *checkCommand) summary(w io.Writer, r *check.Report) {
 	var words []string
 	for _, s := range []check.Severity{check.Damage, check.Unreadable, check.Warning, check.Note} {
 		if n := r.Counts[s]; n > 0 {
-			words = append(words, fmt.Sprintf("%d %s", n, s))
+			words = append(words, severities(n, s))
 		}
 	}
 	if len(words) == 0 {
@@ -186,4 +186,12 @@ func (c *checkCommand) summary(w io.Writer, r *check.Report) {
 		fmt.Fprint(w, " (-v lists notes)")
 	}
 	fmt.Fprintln(w)
+}
+
+// severities counts findings in words; damage and unreadable have no plural.
+func severities(n int, s check.Severity) string {
+	if s == check.Warning || s == check.Note {
+		return count(n, string(s))
+	}
+	return fmt.Sprintf("%d %s", n, s)
 }
