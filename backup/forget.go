@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -273,7 +274,7 @@ func (b *Backup) unforget(fsys disk.FS, id ReleaseID) error {
 	if err != nil {
 		return &bincache.DamageError{File: name, Err: err}
 	}
-	if _, err := bringBack(fsys, b, paths, func(*narinfo.NarInfo) bool { return true }); err != nil {
+	if _, err := bringBack(fsys, b, paths, builders(record), func(*narinfo.NarInfo) bool { return true }); err != nil {
 		return err
 	}
 	if err := b.checkThere(paths); err != nil {
@@ -290,6 +291,19 @@ func (b *Backup) unforget(fsys disk.FS, id ReleaseID) error {
 		return err
 	}
 	return syncDirs(fsys, map[string]bool{b.path(releasesDir, id.Project): true}, map[string]bool{filepath.Dir(record): true})
+}
+
+// builders returns the derivations that a record names, as far as it can be read.
+func builders(record string) (drvs []storepath.Path) {
+	r := new(Release)
+	text, err := readRegular(filepath.Join(record, releaseFile))
+	if err != nil || json.Unmarshal(text, r) != nil {
+		return nil
+	}
+	for _, root := range r.Roots {
+		drvs = append(drvs, root.DrvPath)
+	}
+	return drvs
 }
 
 // checkThere is an error unless the cache has store paths and all that they

@@ -230,6 +230,31 @@ func TestUnforget(t *testing.T) {
 	}
 }
 
+// Logs, realisations and links to debug information come back, too.
+func TestUnforgetBringsAllBack(t *testing.T) {
+	s := newGCScene(t)
+	const drv = "0123456789abcdfghijklmnpqrsvwxyz-drop.drv"
+	info := s.narInfo(s.drop)
+	info.Deriver = drv
+	s.write(string(info.Bytes()), cacheDir, s.drop.Hash()+narInfoExt)
+	s.write("log", cacheDir, logDir, drv)
+	s.write("of another", cacheDir, logDir, "0123456789abcdfghijklmnpqrsvwxyz-gone.drv")
+	s.write(`{"outPath":"`+string(s.only)+`"}`, cacheDir, realisationsDir, "sha256:aa!out.doi")
+	s.write(`{"outPath":"`+string(s.drop)+`"}`, cacheDir, buildTraceDir, drv, "out.doi")
+	s.write(`{"archive":"../`+info.URL+`","member":"x"}`, cacheDir, debugInfoDir, "aa.debug")
+	s.gc(GCOptions{}) // takes out the log of another
+	before := tree(t, s.path(cacheDir))
+	s.forget("drop")
+	s.gc(GCOptions{})
+	if during := tree(t, s.path(cacheDir)); len(during) > len(before)-10 {
+		t.Errorf("gc left\n%s", strings.Join(during, "\n"))
+	}
+	s.mustUnforget()
+	if after := tree(t, s.path(cacheDir)); !slices.Equal(after, before) {
+		t.Errorf("the cache was\n%s\nand is\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
+	}
+}
+
 // The trash of a hostile medium does not have us take files from elsewhere.
 func TestTrashIsNotFollowed(t *testing.T) {
 	s := newGCScene(t)

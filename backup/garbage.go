@@ -1,7 +1,6 @@
 package backup
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -275,11 +274,9 @@ func (g *garbage) logs() error {
 	for p := range g.m.needed {
 		needed[p], needed[g.m.infos[p].Deriver] = true, true
 	}
-	for _, name := range g.side(filepath.Join(cacheDir, "log")) {
-		drv, _, _ := strings.Cut(name, ".drv")
-		p, err := storepath.Parse(drv + ".drv")
-		if err == nil && !needed[p] && !g.m.builders[p] {
-			g.add(LogKind, filepath.Join(cacheDir, "log", name), "nothing that is needed was built by this derivation")
+	for _, name := range g.side(filepath.Join(cacheDir, logDir)) {
+		if p, ok := loggedDerivation(name); ok && !needed[p] && !g.m.builders[p] {
+			g.add(LogKind, filepath.Join(cacheDir, logDir, name), "nothing that is needed was built by this derivation")
 		}
 	}
 	return nil
@@ -328,19 +325,19 @@ func (g *garbage) realisation(name string) {
 // debugInfo finds the links from build ids to NAR files that will not be there.
 // Nix never overwrites one, even if its NAR is gone.
 func (g *garbage) debugInfo() error {
-	dir := filepath.Join(cacheDir, "debuginfo")
+	dir := filepath.Join(cacheDir, debugInfoDir)
 	for _, base := range g.side(dir) {
-		var link struct{ Archive string }
+		var url string
 		name := filepath.Join(dir, base)
 		text, err := readRegular(g.m.b.path(name))
 		if err == nil {
-			err = json.Unmarshal(text, &link)
+			url, err = debugInfoURL(text)
 		}
 		switch {
-		case err != nil || link.Archive == "":
+		case err != nil || url == debugInfoDir:
 			g.stays = append(g.stays, g.item(DebugInfoKind, name, "cannot be read"))
-		case g.m.urls[path.Join("debuginfo", link.Archive)] == nil:
-			g.add(DebugInfoKind, name, "points to "+link.Archive+", which is not needed or not there")
+		case g.m.urls[url] == nil:
+			g.add(DebugInfoKind, name, "points to "+url+", which is not needed or not there")
 		}
 	}
 	return nil
@@ -348,7 +345,7 @@ func (g *garbage) debugInfo() error {
 
 // temporary finds what killed backups left.
 func (g *garbage) temporary() error {
-	dirs := []string{"", cacheDir, filepath.Join(cacheDir, narDir), releasesDir, trashDir, dumpsDir}
+	dirs := []string{"", cacheDir, filepath.Join(cacheDir, narDir), filepath.Join(cacheDir, logDir), filepath.Join(cacheDir, realisationsDir), releasesDir, trashDir, dumpsDir}
 	for _, r := range g.m.releases {
 		dir := filepath.Join(releasesDir, r.Release.Project, r.Release.Name)
 		dirs = append(dirs, dir, filepath.Join(dir, previousDir))

@@ -33,8 +33,9 @@ type recovered struct {
 }
 
 // bringBack brings back those of paths that the cache lacks and that the trash
-// has whole, if fits accepts the narinfo. It returns how many these were.
-func bringBack(fsys disk.FS, b *Backup, paths []storepath.Path, fits func(*narinfo.NarInfo) bool) (int, error) {
+// has whole, if fits accepts the narinfo, and what stands beside them, logs of
+// drvs among it. It returns how many paths these were.
+func bringBack(fsys disk.FS, b *Backup, paths, drvs []storepath.Path, fits func(*narinfo.NarInfo) bool) (int, error) {
 	r := recovery{fsys: fsys, b: b, found: make(map[storepath.Path]*recovered)}
 	var err error
 	if r.batches, _, err = b.batches(); err != nil || len(r.batches) == 0 {
@@ -52,7 +53,10 @@ func bringBack(fsys disk.FS, b *Backup, paths []storepath.Path, fits func(*narin
 	if order, err = r.closed(order); err != nil {
 		return 0, err
 	}
-	return len(order), r.restore(order)
+	if err := r.restore(order); err != nil {
+		return 0, err
+	}
+	return len(order), r.beside(paths, drvs)
 }
 
 // find looks for a store path that the cache lacks in the trash.

@@ -157,7 +157,7 @@ func (r *runner) bringBack(b *Backup) (err error) {
 	for _, info := range r.infos {
 		want[info.Path] = info.NarHash
 	}
-	r.recovered, err = bringBack(r.fsys, b, r.selected.closure, func(info *narinfo.NarInfo) bool {
+	r.recovered, err = bringBack(r.fsys, b, r.selected.closure, nil, func(info *narinfo.NarInfo) bool {
 		return info.NarHash == want[info.StorePath]
 	})
 	return err
