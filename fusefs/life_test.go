@@ -208,7 +208,7 @@ func TestMountRefuses(t *testing.T) {
 	for _, c := range []struct {
 		name, mountpoint, avoid, want string
 	}{
-		{"absent", filepath.Join(dir, "absent"), "", "no such file"},
+		{"absent", filepath.Join(dir, "absent"), "", "there is no such directory"},
 		{"a file", filepath.Join(dir, "file"), "", "not a directory"},
 		{"not empty", filepath.Join(dir, "full"), "", "not empty"},
 		{"the backup", sub("a"), sub("a"), "overlaps"},
