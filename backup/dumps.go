@@ -401,8 +401,11 @@ var compressions = map[string]string{".zst": "zstd", ".xz": "xz", ".gz": "gzip",
 
 // Open opens the SQL text of a dump. Damage is a *narread.DamageError, of a text
 // that is not the one that was written at the end of it. The caller closes it.
-func (d *Dump) Open() (io.ReadCloser, error) {
-	f, err := os.OpenFile(d.File, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+func (d *Dump) Open() (io.ReadCloser, error) { return d.open(d.File) }
+
+// open opens a file that has, or is to have, the content of the dump.
+func (d *Dump) open(name string) (io.ReadCloser, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open dump: %w", err)
 	}

@@ -31,7 +31,7 @@ func (c *copyCommand) cobra(s streams) *cobra.Command {
 		Long: `Copies releases, all or those named, from BACKUP to BACKUP2, which is made if it
 is not there. Only what BACKUP2 has not is copied, and every NAR is verified on
 the way; after an interruption the same command goes on from there. Releases that
-only BACKUP2 has stay.`,
+only BACKUP2 has stay. With all releases come the dumps of databases.`,
 		Args: argRange(2, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.run(cmd.Context(), args[0], args[1], args[2:])
@@ -72,8 +72,20 @@ func (c *copyCommand) run(ctx context.Context, from, to string, names []string) 
 	defer lock.Close()
 	done := newBatch()
 	err = c.copyAll(ctx, done, backup.FromCache(b, c.asIs), to, ids, req)
+	if len(names) == 0 && len(done.Releases) > 0 && !c.dryRun && ctx.Err() == nil {
+		err = errors.Join(err, c.copyDumps(ctx, b, to, req.Lock))
+	}
 	if c.json && ctx.Err() == nil {
 		err = errors.Join(err, printJSON(c.s.out, done))
+	}
+	return err
+}
+
+// copyDumps copies the dumps of databases too: they belong to no release.
+func (c *copyCommand) copyDumps(ctx context.Context, from *backup.Backup, to string, lock backup.LockOptions) error {
+	copied, err := backup.CopyDumps(ctx, to, from, lock)
+	if len(copied) > 0 && !c.quiet && !c.json {
+		fmt.Fprintf(c.s.out, "copied %s of databases\n", count(len(copied), "dump"))
 	}
 	return err
 }
