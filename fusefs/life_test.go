@@ -209,7 +209,7 @@ func TestMountRefuses(t *testing.T) {
 		name, mountpoint, avoid, want string
 	}{
 		{"absent", filepath.Join(dir, "absent"), "", "there is no such directory"},
-		{"a file", filepath.Join(dir, "file"), "", "not a directory"},
+		{"a file", filepath.Join(dir, "file"), "", "that is no directory"},
 		{"not empty", filepath.Join(dir, "full"), "", "not empty"},
 		{"the backup", sub("a"), sub("a"), "overlaps"},
 		{"in the backup", sub("b/c/d"), sub("b"), "overlaps"},
