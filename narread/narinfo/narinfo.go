@@ -223,12 +223,7 @@ func (n *NarInfo) Bytes() []byte {
 		}
 	}
 	line("StorePath", n.StorePath.In(n.StoreDir))
-	line("URL", n.URL)
-	optional("Compression", n.Compression)
-	optional("FileHash", n.FileHash)
-	if n.FileSize > 0 {
-		line("FileSize", strconv.FormatInt(n.FileSize, 10))
-	}
+	b.Write(fileFields(n))
 	line("NarHash", n.NarHash.String())
 	line("NarSize", strconv.FormatInt(n.NarSize, 10))
 	line("References", joinPaths(n.References))
