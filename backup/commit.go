@@ -125,7 +125,20 @@ func (a *archiver) publish(group []*job, staged []stagedInfo) error {
 // commitNARs gives the NAR files of a group their names and notes them in the
 // journal.
 func (a *archiver) commitNARs(group []*job) error {
-	err := inParallel(group, func(_ int, j *job) error {
+	files, err := a.nameNARs(group)
+	if err != nil || len(files) == 0 {
+		return err
+	}
+	for _, f := range files {
+		a.written += f.FileSize
+	}
+	return a.journal.add(files)
+}
+
+// nameNARs gives the NAR files of a group their names, durably, and returns
+// what they are.
+func (a *archiver) nameNARs(group []*job) (files []narFile, err error) {
+	err = inParallel(group, func(_ int, j *job) error {
 		if j.temp == nil {
 			return nil
 		}
@@ -135,29 +148,22 @@ func (a *archiver) commitNARs(group []*job) error {
 		return j.temp.file.Close()
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var files []narFile
 	for _, j := range group {
 		if j.temp == nil {
 			continue
 		}
 		if err := a.fsys.Rename(j.temp.file.Name(), a.backup.cachePath(j.temp.URL)); err != nil {
-			return err
+			return nil, err
 		}
 		j.content, j.temp = &j.temp.narFile, nil
 		files = append(files, *j.content)
 	}
 	if len(files) == 0 {
-		return nil
+		return nil, nil
 	}
-	if err := a.fsys.SyncDir(a.backup.cachePath(narDir)); err != nil {
-		return err
-	}
-	for _, f := range files {
-		a.written += f.FileSize
-	}
-	return a.journal.add(files)
+	return files, a.fsys.SyncDir(a.backup.cachePath(narDir))
 }
 
 // A stagedInfo is the narinfo and the listing of a store path, durable, but

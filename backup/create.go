@@ -144,14 +144,18 @@ func populate(fsys disk.FS, dir, storeDir string, c Config) error {
 			return err
 		}
 	}
-	info := fmt.Sprintf("StoreDir: %s\nWantMassQuery: 1\nPriority: 30\n", storeDir)
-	if err := writeMissing(fsys, filepath.Join(dir, cacheDir, bincache.InfoFile), []byte(info)); err != nil {
+	if err := writeMissing(fsys, filepath.Join(dir, cacheDir, bincache.InfoFile), cacheInfo(storeDir)); err != nil {
 		return err
 	}
 	if err := disk.MkdirAll(fsys, dir, filepath.Join(dir, releasesDir)); err != nil {
 		return err
 	}
 	return writeMissing(fsys, filepath.Join(dir, readmeFile), []byte(readmeFor(storeDir)))
+}
+
+// cacheInfo returns the nix-cache-info of a backup.
+func cacheInfo(storeDir string) []byte {
+	return fmt.Appendf(nil, "StoreDir: %s\nWantMassQuery: 1\nPriority: 30\n", storeDir)
 }
 
 // readmeFor returns the README.txt of a backup.

@@ -72,10 +72,7 @@ func GC(ctx context.Context, dir string, o GCOptions) (*GCResult, error) {
 }
 
 func gc(ctx context.Context, fsys disk.FS, dir string, o GCOptions) (*GCResult, error) {
-	switch {
-	case o.Grace < 0:
-		return nil, fmt.Errorf("%w: a grace time of %v is none", ErrRefused, o.Grace)
-	case o.Grace == 0:
+	if o.Grace == 0 {
 		o.Grace = DefaultGrace
 	}
 	if o.now.IsZero() {
@@ -315,18 +312,15 @@ func (c *collector) weighTrash() error {
 	return nil
 }
 
-// treeSize returns the bytes of the regular files in a directory. What goes
-// meanwhile has none: others may be bringing it back, or deleting it.
+// treeSize returns the bytes of the regular files in a directory.
 func treeSize(dir string) (size int64, err error) {
 	err = filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() {
-			var info fs.FileInfo
-			if info, err = d.Info(); err == nil {
-				size += info.Size()
-			}
+		if err != nil || !d.Type().IsRegular() {
+			return err
 		}
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
+		info, err := d.Info()
+		if err == nil {
+			size += info.Size()
 		}
 		return err
 	})

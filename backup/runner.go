@@ -334,7 +334,7 @@ func sweep(fsys disk.FS, b *Backup, id ReleaseID) error {
 		b.releasePath(id), b.releasePath(id, previousDir),
 	} {
 		names, err := readNames(dir)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !isNotDir(err) {
 			return err
 		}
 		for _, name := range names {

@@ -20,6 +20,7 @@ import (
 //
 //	trash/20261124T203015.123Z-ab12/...          at the path that it had in the backup
 //	trash/20261124T203015.123Z-ab12.purge/...    the same, being deleted
+//	trash/20261124T203015.123Z-ab12/quarantine/  what Repair took out, see there
 //
 // so that everything can be put back with mv, and is by Unforget and by a
 // backup that needs it. The name says when that was, in UTC.
@@ -35,7 +36,8 @@ type taker struct {
 	fsys  disk.FS
 	b     *Backup
 	now   time.Time
-	purge bool // for good
+	purge bool   // for good
+	below string // where in the directory of the trash; "": as in the backup
 
 	dir  string          // in the trash, "" before the first
 	made map[string]bool // directories in the trash that are there, durably
@@ -94,11 +96,8 @@ func (t *taker) one(from, name string) (to string, err error) {
 
 // place returns where in the trash a file goes, and makes the directory.
 func (t *taker) place(name string) (string, error) {
-	if t.dir == "" {
-		t.dir = filepath.Join(trashDir, t.now.UTC().Format(stampLayout)+"-"+strings.ToLower(rand.Text()[:6]))
-		t.made = make(map[string]bool)
-	}
-	to := t.b.path(t.dir, name)
+	t.begin()
+	to := t.b.path(t.dir, t.below, name)
 	if dir := filepath.Dir(to); !t.made[dir] {
 		err := disk.MkdirAll(t.fsys, t.b.dir, dir)
 		if errors.Is(err, syscall.ENOSPC) {
@@ -110,6 +109,14 @@ func (t *taker) place(name string) (string, error) {
 		t.made[dir] = true
 	}
 	return to, nil
+}
+
+// begin chooses the directory in the trash.
+func (t *taker) begin() {
+	if t.dir == "" {
+		t.dir = filepath.Join(trashDir, t.now.UTC().Format(stampLayout)+"-"+strings.ToLower(rand.Text()[:6]))
+		t.made = make(map[string]bool)
+	}
 }
 
 // removeTree deletes a file or a directory with all that is in it, and returns

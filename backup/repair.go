@@ -1,0 +1,459 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+
+	"github.com/nix-community/go-nix/pkg/narinfo/signature"
+
+	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/index"
+	"github.com/narvault/narvault/index/bincache"
+	"github.com/narvault/narvault/narread/narinfo"
+	"github.com/narvault/narvault/narread/storepath"
+)
+
+// Suspects are what may be damaged in a backup, as a check found. Repair looks
+// at all of it again, and leaves alone what is right. Store paths are given by
+// their hash parts.
+type Suspects struct {
+	NarInfos  []string                  // the narinfo is damaged or missing, or not to be believed
+	NARs      []string                  // the NAR file is damaged or missing
+	Names     map[string]storepath.Path // of these, as far as they are known
+	Listings  []string                  // the .ls file is damaged
+	Releases  []ReleaseID               // a file of the record is damaged or missing
+	Misfits   []Misfit                  // what cannot be mended and leads astray: links, files in the place of directories
+	CacheInfo bool                      // nix-cache-info is damaged or missing
+	CacheDirs bool                      // a directory that Nix wants is missing
+	Config    bool                      // narvault.json is damaged
+	Index     bool                      // the index is damaged
+}
+
+// A Misfit is a file that is to be quarantined.
+type Misfit struct {
+	File   string // relative to the backup
+	Reason string
+}
+
+// A RepairRequest says what is to be repaired, and from what.
+type RepairRequest struct {
+	Suspects
+	Store Store     // the local Nix store, nil to do without
+	From  []*Backup // other backups and binary caches
+	// TrustedKeys and NoCheckSigs say when a cache of From is believed about a
+	// store path of which this backup knows nothing any more: when one of the keys
+	// has signed it, or always. Content is verified in any case.
+	TrustedKeys []signature.PublicKey
+	NoCheckSigs bool
+	DryRun      bool // only say what would be done
+	Cache       bincache.Options
+	Lock        LockOptions
+	Progress    Progress
+
+	now time.Time // for tests
+}
+
+// A RepairResult says what Repair did, or with DryRun would do.
+type RepairResult struct {
+	Version     int           `json:"version"`
+	DryRun      bool          `json:"dryRun,omitempty"`
+	Repaired    []Repaired    `json:"repaired"`
+	Quarantined []Quarantined `json:"quarantined"`
+	Lost        []Quarantined `json:"lost"`            // what could not be repaired, and has no narinfo or could not be read
+	Trash       string        `json:"trash,omitempty"` // where the quarantined files are, below the backup
+	Warnings    []string      `json:"warnings,omitempty"`
+}
+
+// A Repaired is a file that is as it has to be again.
+type Repaired struct {
+	File      string         `json:"file"` // relative to the backup
+	StorePath storepath.Path `json:"storePath,omitempty"`
+	From      string         `json:"from"` // what it was repaired from
+}
+
+// A Quarantined is something that could not be repaired.
+type Quarantined struct {
+	File      string         `json:"file"` // relative to the backup, where it was
+	StorePath storepath.Path `json:"storePath,omitempty"`
+	Reason    string         `json:"reason"`
+	Releases  []ReleaseID    `json:"releases,omitempty"` // that have the store path
+}
+
+func (r *RepairResult) changed() bool { return len(r.Repaired)+len(r.Quarantined) > 0 }
+
+// Repair mends what is damaged in the backup in dir, out of whatever has it: the
+// backup itself, the local Nix store, other caches. What has no source is
+// quarantined: a narinfo that cannot be kept goes to the trash (Quarantine says
+// where), and its NAR file is offered no longer; nothing is deleted.
+//
+// A narinfo is published only when its NAR was read whole and has its NarHash.
+// What it says is what this backup knew: its narinfo where that is right, its
+// index, an earlier quarantine. Only if it knows nothing any more, the local
+// store is believed, and caches under the conditions of RepairRequest.
+//
+// A crash leaves a backup that is no worse than before. Backups and mounts may go
+// on meanwhile, but for the instant in which something is quarantined, which
+// excludes other writers (*LockedError when there is one). An error means that
+// repairing ended early; what was repaired until then stays so.
+func Repair(ctx context.Context, dir string, req RepairRequest) (*RepairResult, error) {
+	result, err := repair(ctx, disk.OS{}, dir, req)
+	if err != nil {
+		return result, fmt.Errorf("repair: %w", err)
+	}
+	if !req.DryRun && (result.changed() || req.Index) {
+		if warning := publishIndex(ctx, dir, req.Cache); warning != "" {
+			result.Warnings = append(result.Warnings, warning)
+		}
+	}
+	return result, nil
+}
+
+// A repairer is one call of Repair.
+type repairer struct {
+	fsys  *notedFS
+	b     *Backup
+	req   *RepairRequest
+	held  *backupLock
+	index *index.Index // or nil
+
+	earlier  map[string]quarantineEntry // what was quarantined before, by hash part
+	releases map[storepath.Path][]ReleaseID
+	twins    map[narinfo.Hash][]string // hash parts; nil before they are needed
+	read     map[readKey]*narReading   // NAR files of the backup that were read
+	whole    map[narinfo.Hash]*content // what was verified
+	lost     []lost
+	result   RepairResult
+}
+
+// A lost is a store path that has no source.
+type lost struct {
+	hash       string
+	path       storepath.Path // "" if nobody knows its name
+	seen       []byte         // its narinfo, nil if there is none
+	truth      *account       // what is known of it, or nil
+	reason     string
+	unreadable bool // it may be all right
+}
+
+func repair(ctx context.Context, fsys disk.FS, dir string, req RepairRequest) (*RepairResult, error) {
+	if req.now.IsZero() {
+		req.now = time.Now()
+	}
+	r := &repairer{
+		fsys: &notedFS{FS: fsys}, req: &req, read: make(map[readKey]*narReading), whole: make(map[narinfo.Hash]*content),
+		result: RepairResult{Version: FormatVersion, DryRun: req.DryRun, Repaired: []Repaired{}, Quarantined: []Quarantined{}, Lost: []Quarantined{}},
+	}
+	b, _, err := OpenDamaged(dir, req.Cache)
+	if err != nil {
+		return &r.result, err
+	}
+	r.b = b
+	defer func() { r.close() }()
+	if b.foreign {
+		return &r.result, fmt.Errorf("%s is a binary cache that another program keeps: nothing is written to it", dir)
+	}
+	if err := r.mend(ctx); err != nil {
+		return &r.result, err
+	}
+	return &r.result, r.quarantine(ctx)
+}
+
+func (r *repairer) close() {
+	if r.index != nil {
+		r.index.Close()
+	}
+	r.b.Close()
+}
+
+// mend repairs what has a source, beside other writers.
+func (r *repairer) mend(ctx context.Context) (err error) {
+	if !r.req.DryRun {
+		if r.held, err = lockBackup(ctx, r.b.dir, writing, r.req.Lock); err != nil {
+			return err
+		}
+		defer r.held.Close()
+		if err := r.held.exclusively(ctx, r.sweep); err != nil {
+			return err
+		}
+	}
+	if err := r.basics(ctx); err != nil {
+		return err
+	}
+	r.openIndex()
+	if r.earlier, err = r.b.quarantined(); err != nil {
+		return err
+	}
+	if err := r.findReleases(); err != nil {
+		return err
+	}
+	if err := r.mendPaths(ctx); err != nil {
+		return err
+	}
+	if err := r.sync(); err != nil {
+		return err
+	}
+	if err := r.mendListings(ctx); err != nil {
+		return err
+	}
+	return r.mendReleases(ctx)
+}
+
+// sync makes durable what an earlier repair gave its name, and was killed before
+// it synced: this one has found nothing wrong with it.
+func (r *repairer) sync() error {
+	if r.req.DryRun || len(r.req.NarInfos)+len(r.req.NARs) == 0 {
+		return nil
+	}
+	return errors.Join(r.fsys.SyncDir(r.b.cachePath(narDir)), r.fsys.SyncDir(r.b.cachePath()))
+}
+
+// sweep removes what a repair left that was killed, if nobody else writes.
+func (r *repairer) sweep() error {
+	if !r.held.alone() {
+		return nil
+	}
+	return sweep(r.fsys, r.b, ReleaseID{})
+}
+
+// exclusively is backupLock.exclusively, or in a dry run nothing.
+func (r *repairer) exclusively(ctx context.Context, f func() error) error {
+	if r.req.DryRun {
+		return nil
+	}
+	return r.held.exclusively(ctx, f)
+}
+
+func (r *repairer) openIndex() {
+	for _, dir := range r.b.IndexDirs() {
+		if ix, err := r.b.OpenIndex(dir); err == nil {
+			r.index = ix
+			return
+		}
+	}
+}
+
+// findReleases notes which releases have the store paths.
+func (r *repairer) findReleases() error {
+	r.releases = make(map[storepath.Path][]ReleaseID)
+	ids, err := r.b.Releases()
+	if err != nil {
+		return err
+	}
+	wanted := make(map[string]bool)
+	for _, hash := range slices.Concat(r.req.NarInfos, r.req.NARs) {
+		wanted[hash] = true
+	}
+	for _, id := range ids {
+		closure, _ := r.b.Closure(id) // if it is damaged, mendReleases sees to it
+		for _, p := range closure {
+			if wanted[p.Hash()] {
+				r.releases[p] = append(r.releases[p], id)
+			}
+		}
+	}
+	return nil
+}
+
+// mendPaths repairs narinfos and NAR files, and then what they refer to and is
+// not there.
+func (r *repairer) mendPaths(ctx context.Context) error {
+	doubtful := make(map[string]bool)
+	for _, hash := range r.req.NarInfos {
+		doubtful[hash] = true
+	}
+	queue := slices.Concat(r.req.NarInfos, r.req.NARs)
+	slices.Sort(queue)
+	queue = slices.Compact(queue)
+	if r.req.Progress.Planned != nil {
+		r.req.Progress.Planned(Estimate{Write: Amount{Paths: len(queue)}, Free: -1})
+	}
+	seen := make(map[string]bool)
+	for len(queue) > 0 {
+		hash := queue[0]
+		queue = queue[1:]
+		if seen[hash] {
+			continue
+		}
+		seen[hash] = true
+		info, err := r.mendPath(ctx, hash, doubtful[hash])
+		if err != nil {
+			return err
+		}
+		if info == nil {
+			continue
+		}
+		if r.req.Progress.Archived != nil {
+			r.req.Progress.Archived(info.StorePath, info.NarSize)
+		}
+		for _, ref := range info.References {
+			if has, err := r.b.Cache.Has(ref.Hash()); err != nil {
+				return err
+			} else if !has {
+				r.name(ref)
+				queue = append(queue, ref.Hash())
+			}
+		}
+	}
+	return nil
+}
+
+// name notes what a store path is called.
+func (r *repairer) name(p storepath.Path) {
+	if r.req.Names == nil {
+		r.req.Names = make(map[string]storepath.Path)
+	}
+	r.req.Names[p.Hash()] = p
+}
+
+// mendPath repairs the narinfo and the NAR file of a store path. It returns what
+// its narinfo says now, nil if the path is lost.
+func (r *repairer) mendPath(ctx context.Context, hash string, doubtful bool) (*narinfo.NarInfo, error) {
+	seen, err := r.narInfoText(hash)
+	if err != nil {
+		return nil, err
+	}
+	l := lost{hash: hash, path: r.req.Names[hash], seen: seen}
+	accounts, why := r.own(hash, seen, doubtful)
+	if len(accounts) == 0 {
+		more, err := r.others(ctx, hash)
+		if err != nil {
+			return nil, err
+		}
+		accounts = more
+	}
+	for i := range accounts {
+		acc := &accounts[i]
+		l.path = acc.info.StorePath
+		if l.truth == nil && acc.own {
+			l.truth = acc
+		}
+		s := &search{repairer: r, acc: acc}
+		c, err := s.run(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if c != nil {
+			return r.put(ctx, seen, acc, c)
+		}
+		why = append(why, s.why...)
+		l.unreadable = l.unreadable || s.unreadable
+	}
+	if len(accounts) == 0 && len(why) == 0 {
+		why = []string{"nothing that can be believed knows it any more: give --from, with --trusted-key or --no-check-sigs, or back it up again"}
+	}
+	l.reason = joinReasons(why)
+	r.lost = append(r.lost, l)
+	return nil, nil
+}
+
+// narInfoText returns the bytes of a narinfo, damaged or not; nil if there is
+// none, or none that can be read.
+func (r *repairer) narInfoText(hash string) ([]byte, error) {
+	_, text, err := r.b.Cache.NarInfoText(hash)
+	if text != nil || err == nil {
+		return text, nil
+	}
+	return nil, r.b.Cache.Present()
+}
+
+// put publishes what is known of a store path with the NAR file that was found.
+func (r *repairer) put(ctx context.Context, seen []byte, acc *account, c *content) (*narinfo.NarInfo, error) {
+	text := acc.textFor(c)
+	info, err := narinfo.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("narinfo of %s: %w", acc.info.StorePath, err)
+	}
+	hash := info.StorePath.Hash()
+	listing := r.listingFor(hash, c.listing)
+	if bytes.Equal(text, seen) && listing == nil {
+		return info, nil
+	}
+	if err := r.publish(ctx, hash, seen, text, listing); err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(text, seen) {
+		r.repaired(r.inCache(hash+narInfoExt), info.StorePath, acc.by)
+	}
+	if listing != nil {
+		r.repaired(r.inCache(hash+lsExt), info.StorePath, "its NAR")
+	}
+	return info, nil
+}
+
+func (r *repairer) repaired(file string, p storepath.Path, from string) {
+	r.result.Repaired = append(r.result.Repaired, Repaired{File: file, StorePath: p, From: from})
+}
+
+// publish gives a narinfo and a listing their names, unless somebody else has
+// replaced the narinfo that was seen.
+func (r *repairer) publish(ctx context.Context, hash string, seen, text, listing []byte) error {
+	if r.req.DryRun {
+		return nil
+	}
+	name := r.b.cachePath(hash)
+	s := stagedInfo{narInfoName: name + narInfoExt, listingName: name + lsExt}
+	defer s.discard(r.fsys)
+	var err error
+	if s.narInfo, err = disk.WriteTemp(r.fsys, r.b.Cache.Dir(), text); err != nil {
+		return err
+	}
+	if listing != nil {
+		if s.listing, err = disk.WriteTemp(r.fsys, r.b.Cache.Dir(), listing); err != nil {
+			return err
+		}
+	}
+	return r.held.exclusively(ctx, func() error {
+		now, err := r.narInfoText(hash)
+		if err != nil || !bytes.Equal(now, seen) {
+			return err
+		}
+		if err := s.publish(r.fsys); err != nil {
+			return err
+		}
+		return r.fsys.SyncDir(r.b.Cache.Dir())
+	})
+}
+
+// inCache returns the name of a file of the cache relative to the backup.
+func (r *repairer) inCache(name string) string { return cacheDir + "/" + name }
+
+// A notedFS remembers what went wrong with writing: that is no fault of the
+// source from which was read.
+type notedFS struct {
+	disk.FS
+	err error
+}
+
+func (n *notedFS) note(err error) error {
+	if n.err == nil {
+		n.err = err
+	}
+	return err
+}
+
+// CreateTemp implements disk.FS.
+func (n *notedFS) CreateTemp(dir string) (disk.File, error) {
+	f, err := n.FS.CreateTemp(dir)
+	if err != nil {
+		return nil, n.note(err)
+	}
+	return &notedFile{f, n}, nil
+}
+
+type notedFile struct {
+	disk.File
+	fs *notedFS
+}
+
+func (f *notedFile) Write(p []byte) (int, error) {
+	n, err := f.File.Write(p)
+	return n, f.fs.note(err)
+}
+
+// missing reports whether an error says that something is not there.
+func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
