@@ -289,8 +289,10 @@ func (c *checker) again(what string) string {
 	if c.b.Foreign() {
 		return "get " + what + " again from where this cache came from"
 	}
-	return "remove this file, and back up again what is hurt: that writes it anew"
+	return remedyRepair
 }
+
+const remedyRepair = "\"narvault repair\" mends it, out of the Nix store or another copy (--from)"
 
 // stillNames reports whether a narinfo is still there, and names this NAR file.
 func (c *checker) stillNames(i int32, url string) bool {

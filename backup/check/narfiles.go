@@ -54,7 +54,7 @@ func (c *checker) missing(n *narFile) {
 	}
 	remedy := c.again("it")
 	if !c.b.Foreign() {
-		remedy = "back up again what is hurt: that writes it anew"
+		remedy = remedyRepair
 	}
 	c.add(Finding{Kind: NarMissing, Severity: Damage, File: c.fileName(n.url), Message: "is missing", Remedy: remedy}, users...)
 }

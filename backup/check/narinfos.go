@@ -55,7 +55,7 @@ func (c *checker) narInfoFile(i int32) string { return c.fileName(c.table.hashes
 func (c *checker) damagedNarInfo(i int32, err error) {
 	f := trouble(NarInfo, c.narInfoFile(i), err, c.again("it"))
 	if f.Severity == Damage && !c.b.Foreign() {
-		f.Remedy = "back up again what is hurt: that writes it anew"
+		f.Remedy = remedyRepair
 	}
 	c.add(f, i)
 	if c.index == nil {
@@ -178,7 +178,7 @@ func (c *checker) missingReference(ref storepath.Path, users []int32) {
 	f := Finding{Kind: Reference, Severity: Damage, File: c.narInfoFile(users[0]),
 		Message: fmt.Sprintf("refers to %s, which has no narinfo", ref), Remedy: c.again(string(ref))}
 	if !c.b.Foreign() {
-		f.Remedy = "back up again what is hurt: that adds it"
+		f.Remedy = remedyRepair
 	}
 	if len(users) > 1 {
 		f.Message += fmt.Sprintf(" (as do %d more)", len(users)-1)

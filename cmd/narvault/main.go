@@ -156,6 +156,7 @@ func commands() []group {
 			&forgetCommand{},
 			&gcCommand{},
 			&checkCommand{},
+			&repairCommand{},
 			&indexCommand{},
 			&hydraCommand{},
 		}},
