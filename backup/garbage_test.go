@@ -5,10 +5,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/narvault/narvault/narread/narinfo"
+	"github.com/narvault/narvault/narread/storepath"
 )
 
 // What belongs to store paths and derivations goes with them, and what killed
@@ -145,4 +147,32 @@ func TestGCOfOldLayout(t *testing.T) {
 		t.Errorf("after undo: %+v", r.Goes)
 	}
 	mustRun(t, s.dir, s.store, request("keep", s.keep)) // continued in place
+}
+
+// A record that was changed does not say any more whose logs are needed.
+func TestLogsOfChangedRecord(t *testing.T) {
+	store, req := hydraScene(t)
+	drv := req.Record.Roots[0].DrvPath
+	log := filepath.Join(t.TempDir(), "log")
+	if err := os.WriteFile(log, []byte("built"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	req.Logs = map[storepath.Path]string{drv: log}
+	dir := filepath.Join(t.TempDir(), "backup")
+	mustRun(t, dir, store, req)
+	name := filepath.Join(dir, "releases/hello/hello-1.0/release.json")
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := "0123456789abcdfghijklmnpqrsvwxyz"
+	if err := os.WriteFile(name, []byte(strings.ReplaceAll(string(text), drv.Hash(), other)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := gc(t.Context(), memory{}, dir, GCOptions{Now: true}); err != nil {
+		t.Fatal(err)
+	}
+	if !exists(filepath.Join(dir, "cache/log", string(drv))) {
+		t.Error("the log is gone")
+	}
 }

@@ -72,7 +72,10 @@ func GC(ctx context.Context, dir string, o GCOptions) (*GCResult, error) {
 }
 
 func gc(ctx context.Context, fsys disk.FS, dir string, o GCOptions) (*GCResult, error) {
-	if o.Grace == 0 {
+	switch {
+	case o.Grace < 0:
+		return nil, fmt.Errorf("%w: a grace time of %v is none", ErrRefused, o.Grace)
+	case o.Grace == 0:
 		o.Grace = DefaultGrace
 	}
 	if o.now.IsZero() {
@@ -312,15 +315,18 @@ func (c *collector) weighTrash() error {
 	return nil
 }
 
-// treeSize returns the bytes of the regular files in a directory.
+// treeSize returns the bytes of the regular files in a directory. What goes
+// meanwhile has none: others may be bringing it back, or deleting it.
 func treeSize(dir string) (size int64, err error) {
 	err = filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return err
+		if err == nil && d.Type().IsRegular() {
+			var info fs.FileInfo
+			if info, err = d.Info(); err == nil {
+				size += info.Size()
+			}
 		}
-		info, err := d.Info()
-		if err == nil {
-			size += info.Size()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
 		}
 		return err
 	})

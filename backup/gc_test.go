@@ -396,3 +396,16 @@ func TestTreeOfCollectedPath(t *testing.T) {
 		t.Errorf("a NAR file that is missing: %v", err)
 	}
 }
+
+// What others take out of the trash while it is weighed weighs nothing.
+func TestTrashGoesWhileWeighed(t *testing.T) {
+	if size, err := treeSize(filepath.Join(t.TempDir(), "gone")); size != 0 || err != nil {
+		t.Errorf("got %d, %v", size, err)
+	}
+}
+
+// A grace time that has overflown would empty the trash.
+func TestNegativeGrace(t *testing.T) {
+	s := newGCScene(t)
+	s.refuses(GCOptions{Grace: -1})
+}

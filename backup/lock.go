@@ -22,7 +22,7 @@ import (
 // All locks are those of flock(2): the kernel lets go of them when a process
 // ends, however it ends, so that none is ever left behind by a crash.
 //
-//	lock           shared: what it refers to has to stay (backup, forget, check)
+//	lock           shared: what it refers to has to stay (backup, forget, restore, copy)
 //	               exclusive: nothing else may write (gc, while it takes out)
 //	locks/mutex    exclusive, for an instant at a time: names of narinfos and
 //	               records of releases change only under it

@@ -1,7 +1,6 @@
 package backup
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -167,7 +166,7 @@ func (m *marks) candidate(project, name string) (ReleaseID, error) {
 	id, err := ParseReleaseID(project + "/" + name)
 	switch {
 	case parts[closureFile] && err != nil:
-		return ReleaseID{}, fmt.Errorf("%s holds the closure of a release, but: %w; rename it", dir, err)
+		return ReleaseID{}, fmt.Errorf("%s holds the closure of a release, but: %v; rename it", dir, err)
 	case parts[closureFile]:
 		return id, nil
 	case parts[releaseFile] || parts[previousDir]:
@@ -217,7 +216,7 @@ func (m *marks) release(id ReleaseID, keepPrevious bool) error {
 // those that Nix remembers.
 func (m *marks) recordBuilders(id ReleaseID) {
 	record, err := m.b.Release(id)
-	if err != nil {
+	if err != nil || !record.Intact() {
 		m.builders = nil
 	}
 	if m.builders == nil {
@@ -286,7 +285,7 @@ func (m *marks) roots(id ReleaseID, keepPrevious bool) ([]storepath.Path, error)
 	halfWritten := false
 	if isFile(m.b.releasePath(id, releaseFile)) {
 		if r.Paths != len(closure) {
-			if halfWritten = m.halfWritten(id); !halfWritten {
+			if halfWritten = m.b.halfWritten(id); !halfWritten {
 				return nil, m.incomplete(id, fmt.Errorf("has %d store paths, %s says %d", len(closure), releaseFile, r.Paths))
 			}
 			m.warnings = append(m.warnings, fmt.Sprintf("release %s was left half updated by a crash; its record before is kept, too: back it up again", id))
@@ -306,14 +305,6 @@ func (m *marks) incomplete(id ReleaseID, err error) error {
 		File: m.b.releasePath(id, closureFile),
 		Err:  fmt.Errorf("%w: it is incomplete; back the release up again, or forget it", err),
 	}
-}
-
-// halfWritten reports whether a crash came between closure.txt, which is
-// complete, and release.json, which is still the one before.
-func (m *marks) halfWritten(id ReleaseID) bool {
-	now, err := readRegular(m.b.releasePath(id, releaseFile))
-	before, err2 := readRegular(m.b.releasePath(id, previousDir, releaseFile))
-	return err == nil && err2 == nil && bytes.Equal(now, before)
 }
 
 // checkClosed returns an error for a closure that lacks what one of its paths

@@ -135,7 +135,7 @@ func (r *runner) archiveRealisations(ctx context.Context, b *Backup) error {
 	if err != nil {
 		return fmt.Errorf("find realisations: %w", err)
 	}
-	changed := make(map[string]bool)
+	dirs := make(map[string]bool)
 	for _, name := range names {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -146,11 +146,11 @@ func (r *runner) archiveRealisations(ctx context.Context, b *Backup) error {
 			return fmt.Errorf("write realisation: %w", err)
 		case err != nil:
 			r.result.Warnings = append(r.result.Warnings, fmt.Sprintf("realisation %s is left out: %v", name, err))
-		case dir != "":
-			changed[dir] = true
+		default:
+			dirs[dir] = true
 		}
 	}
-	for _, dir := range sortedKeys(changed) {
+	for _, dir := range sortedKeys(dirs) {
 		if err := r.fsys.SyncDir(dir); err != nil {
 			return err
 		}
@@ -159,17 +159,17 @@ func (r *runner) archiveRealisations(ctx context.Context, b *Backup) error {
 }
 
 // archiveRealisation takes over one file and returns the directory that must be
-// synced, "" if it was there.
+// synced, also if it was there: who wrote it may have been killed before.
 func (r *runner) archiveRealisation(b *Backup, from realisationStore, name string) (dir string, err error) {
 	target := b.cachePath(filepath.FromSlash(name))
+	dir = filepath.Dir(target)
 	if _, err := os.Lstat(target); err == nil {
-		return "", nil
+		return dir, nil
 	}
 	text, err := from.ReadRealisation(name)
 	if err != nil {
 		return "", err
 	}
-	dir = filepath.Dir(target)
 	if err := disk.MkdirAll(r.fsys, b.Cache.Dir(), dir); err != nil {
 		return "", err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/narvault/narvault/backup/disk"
 	"github.com/narvault/narvault/backup/nixstore"
 	"github.com/narvault/narvault/index/bincache"
+	"github.com/narvault/narvault/narread/nar"
 	"github.com/narvault/narvault/narread/storepath"
 )
 
@@ -147,7 +149,7 @@ func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	req := request("r", top)
 	req.Progress.Archived = func(storepath.Path, int64) { cancel() }
-	if _, err := run(ctx, memory{}, dir, store, req); !errors.Is(err, context.Canceled) {
+	if _, err := run(ctx, memory{}, dir, &stuckStore{store, top}, req); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 	checkWhole(t, dir)
@@ -155,6 +157,21 @@ func TestInterrupted(t *testing.T) {
 	if r := mustRun(t, dir, store, request("r", top)); r.Unchanged.Paths == 0 {
 		t.Errorf("nothing was kept: %+v", r.Estimate)
 	}
+}
+
+// A stuckStore never comes to the end of one store path: else all of them could
+// be archived before an interruption is seen.
+type stuckStore struct {
+	*fakeStore
+	at storepath.Path
+}
+
+func (s *stuckStore) Dump(ctx context.Context, w io.Writer, p storepath.Path) (*nar.Listing, []string, error) {
+	if p == s.at {
+		<-ctx.Done()
+		return nil, nil, ctx.Err()
+	}
+	return s.fakeStore.Dump(ctx, w, p)
 }
 
 func TestLocked(t *testing.T) {

@@ -178,6 +178,15 @@ func prepare(mountpoint string, o Options) (string, error) {
 	return dir, mustBeEmpty(dir)
 }
 
+// errNoDir is os.ErrNotExist, said without the name, which whoever calls adds.
+var errNoDir = noDirError{}
+
+type noDirError struct{}
+
+func (noDirError) Error() string { return "there is no such directory" }
+
+func (noDirError) Is(target error) bool { return target == os.ErrNotExist }
+
 // realMountpoint resolves symlinks, without a look at a file system that may be
 // mounted there if it can be avoided: its server may be dead.
 func realMountpoint(mountpoint string) (string, error) {
@@ -190,7 +199,7 @@ func realMountpoint(mountpoint string) (string, error) {
 	}
 	real, err := filepath.EvalSymlinks(abs)
 	if errors.Is(err, os.ErrNotExist) {
-		return "", errors.New("there is no such directory")
+		return "", errNoDir
 	}
 	if err == nil || !errors.Is(err, syscall.ENOTCONN) {
 		return real, err

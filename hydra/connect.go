@@ -57,6 +57,17 @@ func open(ctx context.Context, database string, o pgx.TxOptions) (*Snapshot, err
 	return s, nil
 }
 
+// apart does a part of the work: after an error of the server's in it, the
+// transaction goes on.
+func (s *Snapshot) apart(ctx context.Context, do func() error) error {
+	whole := s.tx
+	defer func() { s.tx = whole }()
+	return pgx.BeginFunc(ctx, whole, func(part pgx.Tx) error {
+		s.tx = part
+		return do()
+	})
+}
+
 // Close ends the transaction and the connection.
 func (s *Snapshot) Close() error { return closeConn(s.conn) }
 
@@ -91,7 +102,7 @@ func connect(ctx context.Context, database string) (conn *pgx.Conn, where string
 	}
 	config, err := pgx.ParseConfig(text)
 	if err != nil {
-		return nil, "", err // without the password
+		return nil, "", withoutSecrets(err, text)
 	}
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = connectTimeout
@@ -111,6 +122,19 @@ func connect(ctx context.Context, database string) (conn *pgx.Conn, where string
 		return nil, where, fmt.Errorf("%s: %w", where, explain(err))
 	}
 	return conn, where, nil
+}
+
+// withoutSecrets leaves the password out of an error about the name of a
+// database: pgx does that by patterns, which not all ways to write it match.
+func withoutSecrets(err error, text string) error {
+	var malformed *pgconn.ParseConfigError
+	if errors.As(err, &malformed) {
+		malformed.ConnString = "..."
+		if k, err := parseKeywords(text); err == nil {
+			malformed.ConnString = k.open().String()
+		}
+	}
+	return err
 }
 
 // place names a database, its server and the role.

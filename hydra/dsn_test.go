@@ -2,6 +2,7 @@ package hydra
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -40,5 +41,21 @@ func TestDSN(t *testing.T) {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestPasswordInErrors leaves the password out of what is said of a malformed name.
+func TestPasswordInErrors(t *testing.T) {
+	for _, database := range []string{
+		"dbi:Pg:dbname=h;port=none;password=it's s3cret",
+		`host=h port=none password = 's3cret'`,
+		`host=h port=none password='\'s3cret' sslpassword=s3cret`,
+		"postgres://me:s3cret@h:none/x",
+		"postgres://me@h/x?port=none&password=s3cret",
+	} {
+		_, err := Open(t.Context(), database)
+		if err == nil || strings.Contains(err.Error(), "s3cret") || !strings.Contains(err.Error(), "port") {
+			t.Errorf("the error about %s is %v", database, err)
+		}
 	}
 }

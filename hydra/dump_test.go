@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -195,6 +196,21 @@ func TestLoadOthers(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestLoadFunctions restores functions with lines that look like statements of
+// pg_dump's, which are left out where they are.
+func TestLoadFunctions(t *testing.T) {
+	source, target := newScene(t, hydratest.Fresh), hydratest.Empty(t)
+	const body = "\nUPDATE builds\nSET keep = 1;\nIF false THEN\nGRANT SELECT ON builds TO gone;\nEND IF;\n"
+	source.Exec("create function rule() returns void language plpgsql as $$begin" + body + "end$$")
+	text, info := dumped(t, source.URL)
+	if _, err := hydra.Load(t.Context(), target.URL, strings.NewReader(text), hydra.LoadOptions{NoOwner: true, Tables: info.Tables}); err != nil {
+		t.Fatal(err)
+	}
+	if got := target.Strings("select prosrc from pg_proc where proname = 'rule'"); !slices.Equal(got, []string{"begin" + body + "end"}) {
+		t.Errorf("the function is %q", got)
 	}
 }
 

@@ -95,6 +95,17 @@ func TestOtherFails(t *testing.T) {
 	says(t, errs[0], "release disnix/bad: ", "has no store path for output doc")
 }
 
+// TestServerErrorOfOne lets the server refuse one selection: those after it are
+// found in the same transaction.
+func TestServerErrorOfOne(t *testing.T) {
+	s := newScene(t, hydratest.Fresh)
+	snapshot := open(t, s.URL)
+	says(t, findError(t, snapshot, hydra.Selection{Project: "disnix", Jobset: "trunk\x00"}), "invalid byte sequence")
+	if r := find(t, snapshot, hydra.Selection{Project: "disnix", Jobset: "trunk"}); r.Evaluation != int64(s.second) {
+		t.Errorf("found evaluation %d", r.Evaluation)
+	}
+}
+
 // TestOpenErrors connects to what is not there, not Hydra's, or not allowed.
 func TestOpenErrors(t *testing.T) {
 	db := hydratest.New(t, hydratest.Fresh)

@@ -128,7 +128,6 @@ func (k keywords) String() string {
 // its environment. Everybody can read the former, so the password is in the
 // latter.
 func (k keywords) forProgram() (conninfo string, env []string, err error) {
-	open := slices.DeleteFunc(slices.Clone(k), func(w keyword) bool { return slices.Contains(secrets, w.name) })
 	env = os.Environ()
 	for _, w := range k {
 		switch w.name {
@@ -138,5 +137,10 @@ func (k keywords) forProgram() (conninfo string, env []string, err error) {
 			return "", nil, fmt.Errorf("has %s, which could only be handed on where everybody can read it: use a key without one", w.name)
 		}
 	}
-	return open.String(), env, nil
+	return k.open().String(), env, nil
+}
+
+// open returns the keywords that anybody may see.
+func (k keywords) open() keywords {
+	return slices.DeleteFunc(slices.Clone(k), func(w keyword) bool { return slices.Contains(secrets, w.name) })
 }

@@ -56,7 +56,7 @@ func putLog(dir string, drv storepath.Path, file string) (bool, error) {
 		return false, errors.Join(err, fmt.Errorf("%s is no regular file", file))
 	}
 	target := filepath.Join(dir, string(drv[:2]), string(drv[2:]))
-	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+	if err := mkdirLike(filepath.Dir(target)); err != nil {
 		return false, err
 	}
 	out, err := os.CreateTemp(filepath.Dir(target), ".narvault-*.tmp")
@@ -77,6 +77,33 @@ func putLog(dir string, drv storepath.Path, file string) (bool, error) {
 		return false, errors.Join(err, ignoreMissing(os.Remove(out.Name())))
 	}
 	return true, nil
+}
+
+// mkdirLike makes a directory and those above it, each with the owner and the
+// mode of the one that it is in: what root restores must not keep Hydra's own
+// user from writing its logs there.
+func mkdirLike(dir string) error {
+	if st, err := os.Stat(dir); err == nil && st.IsDir() {
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if err := mkdirLike(parent); err != nil {
+		return err
+	}
+	var like syscall.Stat_t
+	if err := syscall.Stat(parent, &like); err != nil {
+		return &fs.PathError{Op: "stat", Path: parent, Err: err}
+	}
+	if err := os.Mkdir(dir, 0o755); errors.Is(err, fs.ErrExist) {
+		return nil // just now, by Hydra
+	} else if err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	// The mode last: to give a directory away takes its set-group-id bit.
+	return errors.Join(os.Lchown(dir, int(like.Uid), int(like.Gid)), syscall.Chmod(dir, like.Mode&0o7777))
 }
 
 func ignoreMissing(err error) error {

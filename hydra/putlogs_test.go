@@ -54,6 +54,31 @@ func TestPutLog(t *testing.T) {
 	}
 }
 
+// TestPutLogOwner makes directories in which Hydra's own user can go on writing.
+func TestPutLogOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can restore what belongs to another user")
+	}
+	home, from := t.TempDir(), filepath.Join(t.TempDir(), "log")
+	const hydraUser, mode = 65534, fs.ModeSetgid | 0o775
+	if err := errors.Join(os.WriteFile(from, []byte("built"), 0o600), os.Chown(home, hydraUser, hydraUser), os.Chmod(home, mode)); err != nil {
+		t.Fatal(err)
+	}
+	drv := storepath.Path(base("client-1.0.drv"))
+	if _, err := hydra.PutLog(filepath.Join(home, "build-logs"), drv, from); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"build-logs", "build-logs/" + string(drv[:2])} {
+		st, err := os.Stat(filepath.Join(home, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if owner := st.Sys().(*syscall.Stat_t).Uid; owner != hydraUser || st.Mode() != fs.ModeDir|mode {
+			t.Errorf("%s belongs to %d with mode %v", name, owner, st.Mode())
+		}
+	}
+}
+
 // TestDerivations are those of builds and steps; what is none is passed over.
 func TestDerivations(t *testing.T) {
 	rows := hydra.Rows(`{"version": 1, "tables": {"builds": [{"drvpath": "` + path("a.drv") + `"}, {"drvpath": "/etc/passwd"}, {}],

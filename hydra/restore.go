@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // RestoreOptions say how rows are restored. The zero value restores them.
@@ -57,7 +59,9 @@ func restore(ctx context.Context, database string, rows Rows, o RestoreOptions) 
 		return nil, err
 	}
 	defer closeConn(conn)
-	tx, err := conn.Begin(ctx)
+	// Whatever the role's default is: what is read after the tables are locked must
+	// be what they hold then.
+	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", where, explain(err))
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/narvault/narvault/hydra"
 	"github.com/narvault/narvault/hydra/hydratest"
 )
@@ -278,6 +280,33 @@ func TestRestoreBack(t *testing.T) {
 			t.Errorf("again: %+v", again)
 		}
 	})
+}
+
+// TestRestoreEvaluationErrors restores an evaluation whose error has no text, and
+// one whose error is not among the rows: neither gets what has the same id there.
+func TestRestoreEvaluationErrors(t *testing.T) {
+	source := newScene(t, hydratest.Fresh)
+	source.Exec("update jobsetevals set evaluationerror_id = $1", source.Insert("evaluationerrors", hydratest.Row{"errortime": 7}))
+	sel := hydra.Selection{Project: "disnix", Evaluation: int64(source.second)}
+	rows := string(find(t, open(t, source.URL), sel).Rows)
+	none := strings.Replace(rows, `"evaluationerrors": [`, `"other": [`, 1)
+	for text, want := range map[string]string{rows: "7 -", none: "none"} {
+		target := hydratest.New(t, hydratest.Fresh)
+		target.Insert("evaluationerrors", hydratest.Row{"errormsg": "of another", "errortime": 1})
+		restored(t, target.URL, hydra.Rows(text))
+		got := target.Strings("select coalesce(x.errortime || ' ' || coalesce(x.errormsg, '-'), 'none') from jobsetevals e left join evaluationerrors x on x.id = e.evaluationerror_id")
+		if !slices.Equal(got, []string{want}) {
+			t.Errorf("the error is %q, want %q", got, want)
+		}
+	}
+}
+
+// TestRestoreIsolation restores as a role whose transactions would neither see
+// what others wrote meanwhile, nor write.
+func TestRestoreIsolation(t *testing.T) {
+	source, target := newFullScene(t, hydratest.Fresh), hydratest.New(t, hydratest.Fresh)
+	target.Exec("alter database " + pgx.Identifier{target.Name}.Sanitize() + " set default_transaction_read_only = on")
+	restored(t, target.URL, find(t, open(t, source.URL), hydra.Selection{Project: "disnix", Evaluation: int64(source.second)}).Rows)
 }
 
 // TestRestoreDry says what would be done, and does nothing.

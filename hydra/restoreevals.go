@@ -100,13 +100,13 @@ func (r *restoring) describeEvaluation(eval row) {
 // putErrors inserts the errors of evaluations, where they have a table.
 func (r *restoring) putErrors(ctx context.Context, evals []row) error {
 	const table = "evaluationerrors"
-	var errs []row
+	var errs, failed []row
 	for _, e := range evals {
-		if e.has("errormsg") {
-			one := row{"errormsg": e["errormsg"], "id": e["evaluationerror_id"]}
-			one.take("errortime", e)
-			errs = append(errs, one)
+		if e.has("errormsg") || e.has("errortime") {
+			errs = append(errs, row{"errormsg": e["errormsg"], "errortime": e["errortime"], "id": e["evaluationerror_id"]})
+			failed = append(failed, e)
 		}
+		e.setNumber("evaluationerror_id", 0) // there, it may be another's
 	}
 	if len(errs) == 0 || !r.has(table, "id") {
 		if len(errs) > 0 && !r.has("jobsetevals", "errormsg") {
@@ -117,13 +117,8 @@ func (r *restoring) putErrors(ctx context.Context, evals []row) error {
 	if err := r.renumber(ctx, table, errs); err != nil {
 		return err
 	}
-	n := 0
-	for _, e := range evals {
-		e.setNumber("evaluationerror_id", 0)
-		if e.has("errormsg") {
-			e["evaluationerror_id"] = errs[n]["id"]
-			n++
-		}
+	for i, e := range failed {
+		e["evaluationerror_id"] = errs[i]["id"]
 	}
 	return r.put(ctx, table, errs)
 }

@@ -124,12 +124,20 @@ func (s *Snapshot) Find(ctx context.Context, sel *Selection, storeDir string) (r
 	if err := sel.Check(); err != nil {
 		return nil, []error{fmt.Errorf("%s: %w", sel.what(sel.Name), err)}
 	}
-	drafts, err := s.drafts(ctx, sel)
+	var drafts []draft
+	err := s.apart(ctx, func() (err error) {
+		drafts, err = s.drafts(ctx, sel)
+		return err
+	})
 	if err != nil {
 		return nil, []error{fmt.Errorf("%s: %w", sel.what(sel.Name), explain(err))}
 	}
 	for i := range drafts {
-		r, err := s.release(ctx, sel, &drafts[i], storeDir)
+		var r *Release
+		err := s.apart(ctx, func() (err error) {
+			r, err = s.release(ctx, sel, &drafts[i], storeDir)
+			return err
+		})
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", sel.what(drafts[i].name), explain(err)))
 			continue

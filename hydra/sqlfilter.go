@@ -15,6 +15,7 @@ type sqlFilter struct {
 	settings map[string]bool // what the server lets set
 	noOwner  bool
 	rows     bool // in the rows of a table
+	within   bool // a statement that began on a line before, such as a function with lines of its own
 }
 
 // longestStatement is how long a line of SQL may be that is looked at: one that
@@ -43,6 +44,7 @@ func (f *sqlFilter) copy(w io.Writer, r io.Reader) error {
 				return err
 			}
 		}
+		f.follow(line, begins)
 		begins = !errors.Is(err, bufio.ErrBufferFull)
 		switch {
 		case err == io.EOF:
@@ -60,6 +62,7 @@ func (f *sqlFilter) passes(line []byte) bool {
 		f.rows = !bytes.Equal(bytes.TrimRight(line, "\r\n"), []byte(`\.`))
 	case bytes.HasPrefix(line, []byte("COPY ")):
 		f.rows = copyStatement.Match(line)
+	case f.within:
 	case bytes.HasPrefix(line, []byte(`\`)):
 		return !restrictCommand.Match(line)
 	case bytes.HasPrefix(line, []byte("SET ")):
@@ -69,4 +72,15 @@ func (f *sqlFilter) passes(line []byte) bool {
 		return !ownerStatement.Match(line)
 	}
 	return true
+}
+
+// follow notes whether a statement goes on after a line, or a part of one.
+func (f *sqlFilter) follow(line []byte, begins bool) {
+	text := bytes.TrimSpace(line)
+	switch {
+	case f.rows, len(text) == 0:
+	case begins && !f.within && (bytes.HasPrefix(text, []byte("--")) || text[0] == '\\'):
+	default:
+		f.within = text[len(text)-1] != ';'
+	}
 }

@@ -318,3 +318,37 @@ func TestLayoutAndShallow(t *testing.T) {
 		t.Errorf("opened by a layout of %d bytes: %v", len(r.Layout), err)
 	}
 }
+
+// What another user owns, may write to, or leads to, is not taken for the user's
+// own cache directory.
+func TestOwnCache(t *testing.T) {
+	testenv.Need(t, "root")
+	const nobody = 65534
+	for what, make := range map[string]struct {
+		make func(dir string) error
+		ok   bool
+	}{
+		"not there": {func(string) error { return nil }, true},
+		"own":       {func(dir string) error { return os.Mkdir(dir, 0o755) }, true},
+		"another's": {func(dir string) error { return errors.Join(os.Mkdir(dir, 0o755), os.Chown(dir, nobody, nobody)) }, false},
+		"for all":   {func(dir string) error { return errors.Join(os.Mkdir(dir, 0o755), os.Chmod(dir, 0o777)) }, false},
+		"own link":  {func(dir string) error { return os.Symlink(t.TempDir(), dir) }, true},
+		"another's link": {func(dir string) error {
+			return errors.Join(os.Symlink(t.TempDir(), dir), os.Lchown(dir, nobody, nobody))
+		}, false},
+		"link to another's": {func(dir string) error {
+			to := t.TempDir()
+			return errors.Join(os.Chown(to, nobody, nobody), os.Symlink(to, dir))
+		}, false},
+	} {
+		user := t.TempDir()
+		must(t, make.make(filepath.Join(user, "narvault")))
+		dir, err := OwnCache(user)
+		if (err == nil) != make.ok || err == nil && dir != filepath.Join(user, "narvault") {
+			t.Errorf("%s: %s, %v", what, dir, err)
+		}
+		if _, err := UserDir("id-x", user); (err == nil) != make.ok {
+			t.Errorf("%s: index: %v", what, err)
+		}
+	}
+}

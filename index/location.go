@@ -39,16 +39,47 @@ func Identity(c *bincache.Cache, id string) (string, error) {
 // one, or one on a file system where Badger cannot live. It makes nothing.
 // UserCache is the user's cache directory, "" for the usual one.
 func UserDir(identity, userCache string) (string, error) {
-	if userCache == "" {
-		var err error
-		if userCache, err = os.UserCacheDir(); err != nil {
-			return "", fmt.Errorf("find a place for the index: %w", err)
-		}
-	}
 	if identity == "" || strings.ContainsAny(identity, "/\x00") {
 		return "", fmt.Errorf("find a place for the index: bad identity %q", identity)
 	}
-	return filepath.Join(userCache, "narvault", "index", identity), nil
+	dir, err := OwnCache(userCache)
+	if err != nil {
+		return "", fmt.Errorf("find a place for the index: %w", err)
+	}
+	return filepath.Join(dir, "index", identity), nil
+}
+
+// OwnCache returns narvault's directory in the user's cache directory, which is
+// userCache, "" for the usual one. It makes nothing. What is kept there is taken
+// for what narvault wrote, so one that somebody else owns or may write to is an
+// error: XDG_CACHE_HOME may be a directory that users share.
+func OwnCache(userCache string) (string, error) {
+	if userCache == "" {
+		var err error
+		if userCache, err = os.UserCacheDir(); err != nil {
+			return "", err
+		}
+	}
+	dir := filepath.Join(userCache, "narvault")
+	for _, stat := range []func(string) (fs.FileInfo, error){os.Lstat, os.Stat} { // it may be a symlink
+		info, err := stat(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			break
+		} else if err != nil {
+			return "", err
+		}
+		if !private(info) {
+			return "", fmt.Errorf("%s belongs to another user, or others may write to it: set XDG_CACHE_HOME to a directory of your own", dir)
+		}
+	}
+	return dir, nil
+}
+
+// private reports whether a file is this user's, and nobody else may change it.
+func private(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	link := info.Mode()&fs.ModeSymlink != 0 // its mode means nothing
+	return ok && int(st.Uid) == os.Geteuid() && (link || info.Mode().Perm()&0o022 == 0)
 }
 
 // What is kept of indexes in the user's cache directory that were not used last:

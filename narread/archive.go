@@ -101,7 +101,13 @@ func Open(src Source, size int64, o Options) (*Archive, error) {
 	if err := a.detect(); err != nil {
 		return nil, err
 	}
-	return a, a.enterable()
+	if err := a.enterable(); err != nil {
+		return nil, err
+	}
+	if a.random != nil {
+		a.sums.val.Store(nil) // a smaller cache took it for one piece: they are of other blocks
+	}
+	return a, nil
 }
 
 // detect sets the format.

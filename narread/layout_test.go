@@ -53,6 +53,26 @@ func TestLayout(t *testing.T) {
 	}
 }
 
+// A layout made with a small cache, for which frames were too large, serves with
+// a larger one, which takes them as they are, and the other way round.
+func TestLayoutOfAnotherCache(t *testing.T) {
+	n := makeNAR(t, maxWhole+1)
+	for _, p := range []packer{pieces(zstdBare, 300_000, ""), pieces(zstdSums, 300_000, "")} {
+		file := p.pack(t, n)
+		for _, sizes := range [][2]int64{{0, 64 << 20}, {64 << 20, 0}} {
+			o := optionsFor(n, p.compression)
+			o.Cache, o.Once = NewCache(sizes[0]), true
+			a := open(t, file, o)
+			_, err := a.Listing()
+			must(t, err)
+			o.Layout, o.Cache, o.Once, o.SpoolDir = a.Layout(), NewCache(sizes[1]), false, t.TempDir()
+			if got, err := readAll(open(t, file, o), 1<<20); err != nil || !bytes.Equal(got, n) {
+				t.Errorf("caches of %v: wrong bytes, error %v", sizes, err)
+			}
+		}
+	}
+}
+
 func TestNoLayout(t *testing.T) {
 	n := makeNAR(t, 700_000)
 	if open(t, n, optionsFor(n, "none")).Layout() != nil {

@@ -73,7 +73,7 @@ func closureOf(b *backup.Backup, name string) ([]storepath.Path, error) {
 		return nil, err
 	}
 	if place.Node == nil {
-		return b.Closure(place.ID)
+		return b.WholeClosure(place.ID)
 	}
 	defer place.Node.Close()
 	return b.PathClosure([]storepath.Path{place.Node.Path})

@@ -57,10 +57,13 @@ Mounts go on beside it.`,
 	return cmd
 }
 
+// maxGraceDays is a century: much more than two of them no time.Duration holds.
+const maxGraceDays = 36500
+
 func (c *gcCommand) run(ctx context.Context, dir string) error {
 	grace, err := backup.ParseSpan(c.grace)
-	if err != nil || grace.Years != 0 || grace.Months != 0 {
-		return usageErrorf("--grace=%s is no duration such as 12h, 7d or 2w", c.grace)
+	if err != nil || grace.Years != 0 || grace.Months != 0 || grace.Days > maxGraceDays {
+		return usageErrorf("--grace=%s is no duration such as 12h, 7d or 2w, of at most %d days", c.grace, maxGraceDays)
 	}
 	o := backup.GCOptions{
 		DryRun: c.dryRun, NoReleases: c.noReleases, KeepPrevious: c.keepPrevious,

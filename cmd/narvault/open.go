@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/narvault/narvault/backup"
+	"github.com/narvault/narvault/index"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread"
 	"github.com/narvault/narvault/narread/spool"
@@ -63,14 +64,17 @@ func cacheOptions(stderr io.Writer) bincache.Options {
 }
 
 // spoolDir is where archives without random access are decompressed: the user's
-// cache directory, "" (the system's temporary directory) if there is none.
+// cache directory, "" (the system's temporary directory) if there is none, or
+// none that is safe from others.
 func spoolDir() string {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return ""
+	dir, err := index.OwnCache("")
+	if err == nil {
+		err = os.MkdirAll(dir, 0o700)
 	}
-	dir := filepath.Join(cache, "narvault")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err == nil {
+		_, err = index.OwnCache("") // somebody else may have been faster
+	}
+	if err != nil {
 		return ""
 	}
 	return dir

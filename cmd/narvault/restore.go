@@ -159,7 +159,7 @@ func unpackItems(b *backup.Backup, name string) ([]backup.UnpackItem, error) {
 		defer place.Node.Close()
 		return []backup.UnpackItem{{Path: place.Node.Path, Below: place.Node.Listing.Path(place.Node.Entry)}}, nil
 	}
-	closure, err := b.Closure(place.ID)
+	closure, err := b.WholeClosure(place.ID)
 	if err != nil {
 		return nil, err
 	}

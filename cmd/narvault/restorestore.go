@@ -61,7 +61,7 @@ func (c *restoreCommand) ask(req *backup.RestoreRequest, b *backup.Backup, name 
 		}
 		return c.askPath(req, n.Path)
 	}
-	closure, err := b.Closure(place.ID)
+	closure, err := b.WholeClosure(place.ID)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,44 @@
+package backup
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/narvault/narvault/index/bincache"
+	"github.com/narvault/narvault/narread/storepath"
+)
+
+// WholeClosure is Closure, and a *bincache.DamageError if release.json says that
+// lines of it are lost: what would be made of the rest, nobody would take for
+// incomplete.
+func (b *Backup) WholeClosure(id ReleaseID) ([]storepath.Path, error) {
+	const attempts = 3 // a backup may be replacing the two
+	var closure []storepath.Path
+	var said int
+	for range attempts {
+		record, err := b.Release(id)
+		if err != nil && ignoreDamage(err) != nil {
+			return nil, err
+		}
+		if closure, err = b.Closure(id); err != nil {
+			return nil, err
+		}
+		if record == nil || record.Paths == len(closure) || b.halfWritten(id) {
+			return closure, nil
+		}
+		said = record.Paths
+	}
+	return nil, &bincache.DamageError{
+		File: b.releasePath(id, closureFile),
+		Err: fmt.Errorf("has %d store paths, %s says %d: it is incomplete; back the release up again, or name the store paths that you need",
+			len(closure), releaseFile, said),
+	}
+}
+
+// halfWritten reports whether a crash came between closure.txt, which is
+// complete, and release.json, which is still the one before.
+func (b *Backup) halfWritten(id ReleaseID) bool {
+	now, err := readRegular(b.releasePath(id, releaseFile))
+	before, err2 := readRegular(b.releasePath(id, previousDir, releaseFile))
+	return err == nil && err2 == nil && bytes.Equal(now, before)
+}

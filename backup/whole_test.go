@@ -1,0 +1,68 @@
+package backup
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/narvault/narvault/index/bincache"
+)
+
+// A release of which lines of closure.txt are lost, or whose record was changed,
+// is not copied: the copy would look whole.
+func TestCopyOfDamagedRecord(t *testing.T) {
+	for name, change := range map[string]func(*gcScene){
+		"a line of closure.txt": func(s *gcScene) { s.write(s.keep.In(s.store.dir)+"\n", "releases/p/keep/closure.txt") },
+		"a letter of release.json": func(s *gcScene) {
+			text, err := os.ReadFile(s.path("releases/p/keep/release.json"))
+			if err != nil {
+				s.Fatal(err)
+			}
+			s.write(strings.Replace(string(text), `"binary"`, `"source"`, 1), "releases/p/keep/release.json")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newGCScene(t)
+			change(s)
+			b, err := Open(s.dir, bincache.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer b.Close()
+			to := filepath.Join(t.TempDir(), "to")
+			var damage *bincache.DamageError
+			if _, err := Copy(t.Context(), to, FromCache(b, false), ReleaseID{"p", "keep"}, Request{}); !errors.As(err, &damage) {
+				t.Errorf("got %v, want damage", err)
+			}
+			if exists(to) {
+				t.Error("something was copied")
+			}
+		})
+	}
+}
+
+// A release that a crash left half updated has a complete closure.
+func TestWholeClosure(t *testing.T) {
+	s := newGCScene(t)
+	before, err := os.ReadFile(s.path("releases/p/keep/release.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, s.dir, s.store, request("keep", s.only))
+	s.write(string(before), "releases/p/keep/release.json")
+	b, err := Open(s.dir, bincache.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if closure, err := b.WholeClosure(ReleaseID{"p", "keep"}); err != nil || len(closure) != 2 {
+		t.Errorf("got %v, %v", closure, err)
+	}
+	s.remove("releases/p/keep/previous")
+	var damage *bincache.DamageError
+	if closure, err := b.WholeClosure(ReleaseID{"p", "keep"}); !errors.As(err, &damage) {
+		t.Errorf("got %v, %v, want damage", closure, err)
+	}
+}
