@@ -126,7 +126,7 @@ func (a *archiver) do(ctx context.Context, j *job) error {
 		return nil
 	}
 	if j.content != nil {
-		err := a.verifyContent(j)
+		err := a.verifyContent(ctx, j)
 		if !isDamage(err) {
 			return err
 		}
@@ -149,7 +149,7 @@ func isDamage(err error) bool {
 // verifyContent reads the NAR that a job is going to share with another store
 // path, whole: what is damaged must not get another user. The listing falls
 // out.
-func (a *archiver) verifyContent(j *job) error {
+func (a *archiver) verifyContent(ctx context.Context, j *job) error {
 	info := &narinfo.NarInfo{StorePath: j.info.Path}
 	j.content.fill(info)
 	archive, err := a.backup.Cache.Archive(info)
@@ -157,7 +157,7 @@ func (a *archiver) verifyContent(j *job) error {
 		return err
 	}
 	defer archive.Close()
-	if _, err := archive.WriteTo(io.Discard); err != nil {
+	if _, err := archive.WriteTo(Interruptible(ctx, io.Discard)); err != nil {
 		return err
 	}
 	listing, err := archive.Listing()

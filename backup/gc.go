@@ -206,7 +206,7 @@ func (c *collector) renew(t *taker) error {
 		return err
 	}
 	for _, v := range c.b.forgottenIn(batches) {
-		if v.batch.time.After(c.limit()) || !c.goesNow(v.dir) {
+		if !c.goesNow(v.dir) {
 			continue
 		}
 		from := c.b.path(v.dir)

@@ -247,6 +247,17 @@ func TestForgottenLongBeforeGC(t *testing.T) {
 	}
 }
 
+// The same for one that was forgotten shortly before gc.
+func TestForgottenBeforeGC(t *testing.T) {
+	s := newGCScene(t)
+	now := time.Now()
+	s.forget("drop")
+	s.gc(GCOptions{now: now.Add(DefaultGrace - time.Hour)})
+	s.gc(GCOptions{now: now.Add(DefaultGrace + time.Hour)})
+	s.mustUnforget()
+	checkWhole(t, s.dir, "p/keep", "p/drop")
+}
+
 // A recorder is a file system that tells what was done.
 type recorder struct {
 	memory
