@@ -90,7 +90,9 @@ func TestHostile(t *testing.T) {
 		}},
 		"nobody vouches": {harm: forgotten, lie: func(h *hostile, p storepath.Path) { h.content(p, hostileNAR(), false) }},
 		"references left out": {harm: forgotten, lie: func(h *hostile, p storepath.Path) {
-			h.info(p, func(info *narinfo.NarInfo) { info.References, info.Deriver = nil, storepath.Path(strings.Repeat("0", 32)+"-"+marker) })
+			h.info(p, func(info *narinfo.NarInfo) {
+				info.References, info.Deriver = nil, storepath.Path(strings.Repeat("0", 32)+"-"+marker)
+			})
 		}},
 		"another key": {harm: forgotten, lie: func(h *hostile, p storepath.Path) {
 			secret, _, err := signature.GenerateKeypair("mine-1", nil)
@@ -171,4 +173,3 @@ func TestTrusted(t *testing.T) {
 		})
 	}
 }
-

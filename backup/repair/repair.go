@@ -19,7 +19,7 @@ type Options struct {
 	Check check.Options // what is looked at first
 	// Findings are those of a check that was made before; nil: one is made.
 	Findings []check.Finding
-	Request backup.RepairRequest
+	Request  backup.RepairRequest
 	// Checked is told what the check found, before anything is changed. It may be
 	// nil.
 	Checked func(*check.Report)
