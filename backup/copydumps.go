@@ -76,7 +76,7 @@ func (a *dumpAdder) copyFile(ctx context.Context, name string) (temp string, err
 		return "", err
 	}
 	defer in.Close()
-	out, err := a.fsys.CreateTemp(a.dir)
+	out, err := a.createTemp()
 	if err != nil {
 		return "", err
 	}
@@ -93,4 +93,19 @@ func (a *dumpAdder) copyFile(ctx context.Context, name string) (temp string, err
 		return "", errors.Join(err, a.fsys.Remove(out.Name()))
 	}
 	return out.Name(), nil
+}
+
+// createTemp makes a file that only its owner may read, unlike all else in a
+// backup: a dump has the hashes of passwords.
+func (a *dumpAdder) createTemp() (disk.File, error) {
+	f, err := a.fsys.CreateTemp(a.dir)
+	if err != nil {
+		return nil, err
+	}
+	// A medium without modes refuses.
+	err = os.Chmod(f.Name(), 0o600)
+	if err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, errors.ErrUnsupported) {
+		return nil, errors.Join(err, f.Close(), a.fsys.Remove(f.Name()))
+	}
+	return f, nil
 }

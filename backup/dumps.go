@@ -164,7 +164,7 @@ func (a *dumpAdder) sweep(alone bool) error {
 
 // write writes the dump to a temporary file, durably.
 func (a *dumpAdder) write(ctx context.Context) (temp string, err error) {
-	f, err := a.fsys.CreateTemp(a.dir)
+	f, err := a.createTemp()
 	if err != nil {
 		return "", err
 	}

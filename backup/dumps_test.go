@@ -99,6 +99,10 @@ func TestDumps(t *testing.T) {
 	if got := dumpTexts(t, dir); !slices.Contains(got, "first") || !slices.Contains(got, long) || !slices.Contains(got, "odd") || len(got) != 3 {
 		t.Fatalf("%d dumps", len(got))
 	}
+	// There are hashes of passwords in it.
+	if st, err := os.Stat(d.File); err != nil || st.Mode() != 0o600 {
+		t.Errorf("the mode of a dump is %v, %v", st.Mode(), err)
+	}
 	if _, err := b.Dump(""); err == nil || !strings.Contains(err.Error(), "several databases") {
 		t.Errorf("the newest of two databases: %v", err)
 	}

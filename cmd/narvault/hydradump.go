@@ -42,7 +42,8 @@ narvault, "zstd -dc FILE | psql DATABASE" restores it.
 that of --scratch, counts the rows of all tables, and drops it again. --keep N
 then removes older dumps of the same database, all but the newest N.
 
-The dump holds what the database holds, the hashes of passwords as well.`,
+The dump holds what the database holds, the hashes of passwords as well: only its
+owner may read it.`,
 		Args: argRange(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.run(cmd.Context(), args[0])
