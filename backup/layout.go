@@ -85,6 +85,10 @@ func Open(dir string, o bincache.Options) (*Backup, error) {
 	b := &Backup{dir: dir}
 	var err error
 	if b.config, err = readConfig(dir); err != nil {
+		var damage *bincache.DamageError
+		if errors.As(err, &damage) {
+			err = fmt.Errorf("%w: move this file away: all can be read without it, and the next backup makes a new one", err)
+		}
 		return nil, err
 	}
 	at, err := b.locate()

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -177,7 +178,7 @@ func argRange(min, max int) cobra.PositionalArgs {
 			if len(args) < min {
 				problem = "arguments are missing"
 			}
-			return usageErrorf("%s: %s\nusage: %s", cmd.CommandPath(), problem, cmd.UseLine())
+			return usageErrorf("%s: %s\nusage: %s", strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" "), problem, cmd.UseLine())
 		}
 		return nil
 	}
