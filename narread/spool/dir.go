@@ -89,19 +89,24 @@ func (d *Dir) open(k Key) (_ *File, busy bool) {
 // poll is how often Acquire looks whether another process is done.
 const poll = 20 * time.Millisecond
 
+// stalled is after how long without progress another process is not waited for
+// any more: it may have been stopped, by Ctrl-Z for one.
+const stalled = 30 * time.Second
+
 // Acquire returns a NAR that is in the spool, or else a Writer for the caller to
 // decode it to, for whom all others wait: exactly one of both, if err is nil.
 // While another process decodes it, Acquire waits, until ctx ends.
 //
-// Where the NAR cannot be kept (no directory, too large, disk full), the Writer
-// is to a temporary file that only this process has.
+// Where the NAR cannot be kept (no directory, too large, disk full), or the other
+// process does not get on with it, the Writer is to a temporary file that only
+// this process has.
 func (d *Dir) Acquire(ctx context.Context, k Key) (*File, *Writer, error) {
 	for d != nil {
 		f, w, err := d.try(k)
 		if err == nil {
 			return f, w, nil
 		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
+		if !errors.Is(err, unix.EWOULDBLOCK) || d.stalled(k) {
 			break
 		}
 		select {
@@ -112,6 +117,12 @@ func (d *Dir) Acquire(ctx context.Context, k Key) (*File, *Writer, error) {
 	}
 	w, err := d.temporary(k)
 	return nil, w, err
+}
+
+// stalled reports whether whoever decodes a NAR has not written for long.
+func (d *Dir) stalled(k Key) bool {
+	part, err := os.Lstat(d.path(k, partExt))
+	return err == nil && time.Since(part.ModTime()) > stalled
 }
 
 // try is Acquire without waiting: the error is then EWOULDBLOCK.

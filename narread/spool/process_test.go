@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestMain(m *testing.M) {
@@ -80,6 +81,26 @@ func TestWaitEnds(t *testing.T) {
 	must(t, w.Abort())
 	if !use(t, d, b) {
 		t.Error("what was given up is there")
+	}
+}
+
+// TestStopped does not wait for a process that does not get on, and leaves its
+// file alone.
+func TestStopped(t *testing.T) {
+	d := New(t.TempDir(), 1<<30)
+	b := content(1, 1000)
+	_, w, err := d.Acquire(t.Context(), keyOf(b))
+	must(t, err)
+	long := time.Now().Add(-2 * stalled)
+	must(t, os.Chtimes(d.path(keyOf(b), partExt), long, long))
+	if !use(t, d, b) {
+		t.Error("it is not decoded here")
+	}
+	f, err := put(w, b) // it goes on after all
+	must(t, err)
+	must(t, errors.Join(verify(f, b), f.Close()))
+	if use(t, d, b) {
+		t.Error("what it decoded in the end is not kept")
 	}
 }
 
