@@ -279,18 +279,16 @@ func TestStreamsAreRight(t *testing.T) {
 func TestChangesShowWithinASecond(t *testing.T) {
 	b, _ := sample(t)
 	s := mounted(t, b, Options{Logf: t.Logf})
-	const until = `i=0; until ` + `eval "$2"` + `; do i=$((i+1)); test $i -lt 300 || exit 1; sleep 0.02; done`
+	// 0.75 s by design. What counts is how often it is looked, of which a busy
+	// machine, that takes longer for all, makes fewer.
+	const until = `i=0; until ` + `eval "$2"` + `; do i=$((i+1)); test $i -lt 60 || exit 1; sleep 0.02; done`
 	const look = `cd "$1"; ls releases/* store exports/releases/* > /dev/null; stat exports/releases/demo/demo-1.0.closure >/dev/null`
 	appears := func(what string, change func(), test string) {
 		t.Helper()
+		t.Logf("look for %s", what)
 		sh(t, look, s.Mountpoint()) // the kernel has everything in its caches
 		b.do(change)
-		start := time.Now()
 		sh(t, `cd "$1"; `+until, s.Mountpoint(), test)
-		// 0.75 s by design; the rest is for starting programs on a busy machine.
-		if d := time.Since(start); d > 1500*time.Millisecond {
-			t.Errorf("%s shows after %v", what, d)
-		}
 	}
 	id := ReleaseID{"new", "new-1"}
 	added := path(0, "added")

@@ -292,6 +292,9 @@ func TestOddFiles(t *testing.T) {
 			b := content(1, 1000)
 			must(t, make(d.path(keyOf(b), ext)))
 			t.Logf("%s as %s", what, ext)
+			if d.Sums(keyOf(b)) != nil {
+				t.Error("there are sums")
+			}
 			use(t, d, b)
 			use(t, d, b)
 		}
