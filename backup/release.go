@@ -357,7 +357,7 @@ func keepPrevious(fsys disk.FS, b *Backup, id ReleaseID) error {
 	if err != nil {
 		return ignoreDamage(err)
 	}
-	if old.Paths != len(closure) {
+	if old.Paths != len(closure) || !old.Intact() || b.halfWritten(id) {
 		return nil
 	}
 	for _, name := range recordFiles {

@@ -38,7 +38,13 @@ func (b *Backup) WholeClosure(id ReleaseID) ([]storepath.Path, error) {
 // halfWritten reports whether a crash came between closure.txt, which is
 // complete, and release.json, which is still the one before.
 func (b *Backup) halfWritten(id ReleaseID) bool {
-	now, err := readRegular(b.releasePath(id, releaseFile))
-	before, err2 := readRegular(b.releasePath(id, previousDir, releaseFile))
+	return b.asBefore(id, releaseFile) && !b.asBefore(id, closureFile)
+}
+
+// asBefore reports whether a file of a release is as it was before the last
+// change.
+func (b *Backup) asBefore(id ReleaseID, name string) bool {
+	now, err := readRegular(b.releasePath(id, name))
+	before, err2 := readRegular(b.releasePath(id, previousDir, name))
 	return err == nil && err2 == nil && bytes.Equal(now, before)
 }

@@ -66,3 +66,36 @@ func TestWholeClosure(t *testing.T) {
 		t.Errorf("got %v, %v, want damage", closure, err)
 	}
 }
+
+// What a crash left half updated, or somebody changed, does not take the place of
+// the record before.
+func TestPreviousIsNotReplaced(t *testing.T) {
+	for name, change := range map[string]func(*gcScene, string) string{
+		"half updated": func(_ *gcScene, before string) string { return before },
+		"changed": func(s *gcScene, _ string) string {
+			text, err := os.ReadFile(s.path("releases/p/r/release.json"))
+			if err != nil {
+				s.Fatal(err)
+			}
+			return strings.Replace(string(text), `"binary"`, `"source"`, 1)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newGCScene(t)
+			one, two := s.store.add("one", "one"), s.store.add("two", "two")
+			mustRun(t, s.dir, s.store, request("r", one))
+			before, err := os.ReadFile(s.path("releases/p/r/release.json"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			mustRun(t, s.dir, s.store, request("r", two))
+			s.write(change(s, string(before)), "releases/p/r/release.json")
+			mustRun(t, s.dir, s.store, request("r", two))
+			checkWhole(t, s.dir, "p/r")
+			text, err := os.ReadFile(s.path("releases/p/r/previous/closure.txt"))
+			if want := one.In(s.store.dir) + "\n"; err != nil || string(text) != want {
+				t.Errorf("the record before has %q, %v, want %q", text, err, want)
+			}
+		})
+	}
+}
