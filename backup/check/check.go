@@ -264,20 +264,16 @@ func each(ctx context.Context, workers, n int, f func(i int)) error {
 			return nil
 		})
 	}
-	err := error(nil)
-	for i := range n {
+	// Not the select alone: where both can be done, it takes either.
+	for i := 0; i < n && ctx.Err() == nil; i++ {
 		select {
 		case work <- i:
 		case <-ctx.Done():
-			err = ctx.Err()
-		}
-		if err != nil {
-			break
 		}
 	}
 	close(work)
 	group.Wait()
-	return err
+	return ctx.Err()
 }
 
 // scanners is how many small files are read at a time: enough to hide the
