@@ -90,6 +90,9 @@ func awaitStart(pipe io.Reader, logName string) error {
 	return nil
 }
 
+// readyFlag names the pipe, the first of ExtraFiles.
+const readyFlag = "--ready-fd=3"
+
 // serverCommand is this command without --daemon. It has no working directory
 // that anybody might want to unmount.
 func (c *mountCommand) serverCommand(dir, mountpoint, logName string) (*exec.Cmd, error) {
@@ -100,10 +103,9 @@ func (c *mountCommand) serverCommand(dir, mountpoint, logName string) (*exec.Cmd
 	if mountpoint, err = filepath.Abs(mountpoint); err != nil {
 		return nil, err
 	}
-	const ready = 3 // the first of ExtraFiles
 	args := append(c.limits.args(),
 		"--links="+c.links, "--allow-other="+strconv.FormatBool(c.allowOther), "--xattrs="+strconv.FormatBool(c.xattrs),
-		"--log="+logName, "--ready-fd="+strconv.Itoa(ready), "--", dir, mountpoint)
+		"--log="+logName, readyFlag, "--", dir, mountpoint)
 	return &exec.Cmd{
 		Path:        "/proc/self/exe",
 		Args:        append([]string{os.Args[0], "mount"}, args...),
