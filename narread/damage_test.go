@@ -340,3 +340,16 @@ func TestNoNAR(t *testing.T) {
 		wantDamage(t, "Listing", err)
 	}
 }
+
+// TestManyDictionaries wants a new dictionary of 128 MiB for every 37 bytes.
+func TestManyDictionaries(t *testing.T) {
+	n := makeNAR(t, 300)
+	var file []byte
+	for i := range 20 {
+		member := lzipPacker.pack(t, n[i:i+1])
+		member[5] = 27 // the size of the dictionary, as a power of two
+		file = append(file, member...)
+	}
+	file = append(file, lzipPacker.pack(t, n[20:])...)
+	wantDamage(t, "20 members", tryRead(t, "lzip", n, file, optionsFor(n, "lzip")))
+}

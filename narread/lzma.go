@@ -30,9 +30,22 @@ type lzip struct {
 	dec  io.Reader // of the member, nil between members
 	crc  hash.Hash32
 	size uint64 // of the content of the member so far
+
+	spare uint64 // bytes of dictionaries that members may still have
 }
 
-func newLzip(r *bufio.Reader) *lzip { return &lzip{in: countingReader{r: r}} }
+// Each member has a dictionary of its own, which takes time to make: thousands of
+// tiny members with large ones would keep a decoder busy for hours. What a file
+// may have beyond spareDict is by far more than compressors take for its size.
+const (
+	spareDict          = 1 << 30
+	dictPerPackedByte  = 1024
+	dictPerContentByte = 4
+)
+
+func newLzip(r *bufio.Reader) *lzip {
+	return &lzip{in: countingReader{r: r}, spare: spareDict}
+}
 
 // Read implements io.Reader.
 func (z *lzip) Read(p []byte) (int, error) {
@@ -65,6 +78,10 @@ func (z *lzip) begin() error {
 	if dict < 4<<10 || dict > maxWindow {
 		return fmt.Errorf("%w: dictionary of %d bytes, at most %d are decoded", errLzip, dict, maxWindow)
 	}
+	if uint64(dict) > z.spare {
+		return fmt.Errorf("%w: too many small ones with dictionaries of up to %d bytes", errLzip, dict)
+	}
+	z.spare -= uint64(dict)
 	// The same stream as in an .lzma file, with fixed properties.
 	head := binary.LittleEndian.AppendUint32([]byte{0x5d}, uint32(dict))
 	head = binary.LittleEndian.AppendUint64(head, 1<<64-1)
@@ -84,6 +101,7 @@ func (z *lzip) end() error {
 	if le.Uint32(t[:]) != z.crc.Sum32() || le.Uint64(t[4:]) != z.size || le.Uint64(t[12:]) != z.in.n {
 		return fmt.Errorf("%w: its trailer does not fit", errLzip)
 	}
+	z.spare += dictPerPackedByte*z.in.n + dictPerContentByte*z.size
 	return nil
 }
 
