@@ -72,7 +72,7 @@ func (c *mountCommand) start(ctx context.Context, dir, mountpoint string) error 
 		return err
 	}
 	fmt.Fprintf(c.s.out, "mounted %s on %s by process %d; narvault umount %s ends it; messages go to %s\n",
-		dir, mountpoint, cmd.Process.Pid, mountpoint, logName)
+		dir, mountpoint, cmd.Process.Pid, word(mountpoint), logName)
 	return nil
 }
 

@@ -176,8 +176,8 @@ func (c *forgetCommand) report(dir string, r *backup.ForgetResult) {
 	}
 	fmt.Fprintf(c.s.out, "%s %s\n", verb, count(len(r.Forgotten), "release"))
 	if !r.DryRun && len(r.Forgotten) > 0 {
-		fmt.Fprintf(c.s.out, "  narvault forget %s --undo %s   takes it back, as long as the trash has it\n", dir, r.Forgotten[0].Release)
-		fmt.Fprintf(c.s.out, "  narvault gc %s   frees what no release needs any more\n", dir)
+		fmt.Fprintf(c.s.out, "  narvault forget %s --undo %s   takes it back, as long as the trash has it\n", word(dir), word(r.Forgotten[0].Release.String()))
+		fmt.Fprintf(c.s.out, "  narvault gc %s   frees what no release needs any more\n", word(dir))
 	}
 }
 
