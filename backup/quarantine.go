@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/narvault/narvault/backup/disk"
 	"github.com/narvault/narvault/narread/narinfo"
@@ -182,10 +183,25 @@ func (r *repairer) misfits() []Misfit {
 	if r.req.Index {
 		misfits = append(slices.Clone(misfits), Misfit{indexDir, "the index is damaged; it is built anew"})
 	}
-	return slices.DeleteFunc(slices.Clone(misfits), func(m Misfit) bool {
-		_, err := os.Lstat(r.b.path(filepath.FromSlash(m.File)))
-		return !filepath.IsLocal(m.File) || r.b.plain(m.File) != nil || err != nil
-	})
+	return slices.DeleteFunc(slices.Clone(misfits), func(m Misfit) bool { return !r.isMisfit(m.File) })
+}
+
+// isMisfit reports whether a file is still there, and is not what belongs there:
+// since it was found, somebody may have put that right.
+func (r *repairer) isMisfit(file string) bool {
+	if !filepath.IsLocal(file) || r.b.plain(file) != nil {
+		return false
+	}
+	st, err := os.Lstat(r.b.path(file))
+	if err != nil {
+		return false
+	}
+	name, inCache := strings.CutPrefix(file, cacheDir+"/")
+	if hash, isListing := strings.CutSuffix(name, lsExt); inCache && isListing {
+		has, err := r.b.Cache.Has(hash)
+		return err == nil && (!has || slices.Contains(r.req.Listings, hash))
+	}
+	return !(inCache && slices.Contains(cacheDirs, name) && st.IsDir())
 }
 
 // takeOut moves what the note names to the trash. The note comes first: it has

@@ -27,6 +27,7 @@ type Suspects struct {
 	Names     map[string]storepath.Path // of these, as far as they are known
 	Listings  []string                  // the .ls file is damaged
 	Releases  []ReleaseID               // a file of the record is damaged or missing
+	Dumps     []string                  // names of dumps of databases that are damaged
 	Misfits   []Misfit                  // what cannot be mended and leads astray: links, files in the place of directories
 	CacheInfo bool                      // nix-cache-info is damaged or missing
 	CacheDirs bool                      // a directory that Nix wants is missing
@@ -200,7 +201,10 @@ func (r *repairer) mend(ctx context.Context) (err error) {
 	if err := r.mendListings(ctx); err != nil {
 		return err
 	}
-	return r.mendReleases(ctx)
+	if err := r.mendReleases(ctx); err != nil {
+		return err
+	}
+	return r.mendDumps(ctx)
 }
 
 // sync makes durable what an earlier repair gave its name, and was killed before
@@ -270,7 +274,7 @@ func (r *repairer) mendPaths(ctx context.Context) error {
 	slices.Sort(queue)
 	queue = slices.Compact(queue)
 	if r.req.Progress.Planned != nil {
-		r.req.Progress.Planned(Estimate{Write: Amount{Paths: len(queue)}, Free: -1})
+		r.req.Progress.Planned(Estimate{Write: r.amount(queue), Free: -1})
 	}
 	seen := make(map[string]bool)
 	for len(queue) > 0 {
@@ -300,6 +304,22 @@ func (r *repairer) mendPaths(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// amount adds up store paths, as far as the cache and the index know them.
+func (r *repairer) amount(hashes []string) Amount {
+	a := Amount{Paths: len(hashes)}
+	for _, hash := range hashes {
+		info, err := r.b.Cache.NarInfo(hash)
+		if err != nil {
+			_, text := r.indexed(hash)
+			info, err = narinfo.Parse(text)
+		}
+		if err == nil {
+			a.NarSize += info.NarSize
+		}
+	}
+	return a
 }
 
 // name notes what a store path is called.
@@ -421,39 +441,6 @@ func (r *repairer) publish(ctx context.Context, hash string, seen, text, listing
 
 // inCache returns the name of a file of the cache relative to the backup.
 func (r *repairer) inCache(name string) string { return cacheDir + "/" + name }
-
-// A notedFS remembers what went wrong with writing: that is no fault of the
-// source from which was read.
-type notedFS struct {
-	disk.FS
-	err error
-}
-
-func (n *notedFS) note(err error) error {
-	if n.err == nil {
-		n.err = err
-	}
-	return err
-}
-
-// CreateTemp implements disk.FS.
-func (n *notedFS) CreateTemp(dir string) (disk.File, error) {
-	f, err := n.FS.CreateTemp(dir)
-	if err != nil {
-		return nil, n.note(err)
-	}
-	return &notedFile{f, n}, nil
-}
-
-type notedFile struct {
-	disk.File
-	fs *notedFS
-}
-
-func (f *notedFile) Write(p []byte) (int, error) {
-	n, err := f.File.Write(p)
-	return n, f.fs.note(err)
-}
 
 // missing reports whether an error says that something is not there.
 func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }

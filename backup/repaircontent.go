@@ -92,6 +92,39 @@ func (d *narReading) run(ctx context.Context, cache *bincache.Cache, info *narin
 	return err
 }
 
+// A notedFS remembers what went wrong with writing: that is no fault of the
+// source from which was read.
+type notedFS struct {
+	disk.FS
+	err error
+}
+
+func (n *notedFS) note(err error) error {
+	if n.err == nil {
+		n.err = err
+	}
+	return err
+}
+
+// CreateTemp implements disk.FS.
+func (n *notedFS) CreateTemp(dir string) (disk.File, error) {
+	f, err := n.FS.CreateTemp(dir)
+	if err != nil {
+		return nil, n.note(err)
+	}
+	return &notedFile{f, n}, nil
+}
+
+type notedFile struct {
+	disk.File
+	fs *notedFS
+}
+
+func (f *notedFile) Write(p []byte) (int, error) {
+	n, err := f.File.Write(p)
+	return n, f.fs.note(err)
+}
+
 // A search looks for the NAR of a store path.
 type search struct {
 	*repairer
@@ -137,15 +170,9 @@ func (s *search) inPlace(ctx context.Context) (*content, error) {
 		return &content{d.narFile, d.listing, true}, nil
 	case d.err != nil:
 		s.fail("its NAR file", d.err)
-		s.unreadable = s.unreadable || !isDamage(d.err) && !missing(d.err) && !s.misplaced()
+		s.unreadable = s.unreadable || Unreadable(d.err)
 	}
 	return nil, nil
-}
-
-// misplaced reports whether there is something else in the place of the NAR file.
-func (s *search) misplaced() bool {
-	st, err := s.b.Cache.Lstat(s.acc.info.URL)
-	return err == nil && !st.Mode().IsRegular()
 }
 
 // known is what was found before for the same NAR.

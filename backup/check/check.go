@@ -10,7 +10,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/nix-community/go-nix/pkg/narinfo/signature"
@@ -214,15 +213,10 @@ func (c *checker) relative(name string) string {
 // severityOf tells damage from what could not be read. It is not for errors
 // that say that something is not there.
 func severityOf(err error) Severity {
-	var errno syscall.Errno
-	if !errors.As(err, &errno) {
-		return Damage // it was read, or is a symlink that leads out
+	if backup.Unreadable(err) {
+		return Unreadable
 	}
-	switch errno {
-	case syscall.ENOTDIR, syscall.EISDIR, syscall.ELOOP, syscall.ENAMETOOLONG, syscall.ENXIO:
-		return Damage // it is something else
-	}
-	return Unreadable
+	return Damage // it was read, or is a symlink that leads out
 }
 
 // remedyUnreadable is what to do about what could not be read.

@@ -98,8 +98,8 @@ func wanted(f *check.Finding) bool {
 		f.Kind == check.Orphan && path.Ext(f.File) == lsExt
 }
 
-// unread are the findings of reading NAR files, which the second check did not
-// see, about those that nothing could be done about.
+// unread are the findings of reading NAR files and dumps, which the second check
+// does not see, about those that nothing could be done about.
 func (r *Report) unread(findings []check.Finding) (left []check.Finding) {
 	if r.DryRun {
 		return nil // they are among what remains
@@ -109,6 +109,9 @@ func (r *Report) unread(findings []check.Finding) (left []check.Finding) {
 		stays[l.StorePath] = true
 	}
 	for _, f := range findings {
+		if f.Kind == check.Dump && bad(&f) && !r.mends(&f) {
+			left = append(left, f)
+		}
 		read := f.Kind == check.NarData || f.Kind == check.NarFormat
 		if read && bad(&f) && slices.ContainsFunc(f.StorePaths, func(p storepath.Path) bool { return stays[p] }) {
 			left = append(left, f)
@@ -129,7 +132,7 @@ func (r *Report) mends(f *check.Finding) bool {
 	case check.Release, check.ReleaseClosed:
 		return misfit(f) || slices.ContainsFunc(r.Repaired, func(m backup.Repaired) bool { return path.Dir(m.File) == path.Dir(f.File) })
 	case check.Dump:
-		return false
+		return slices.ContainsFunc(r.Repaired, func(m backup.Repaired) bool { return m.File == f.File })
 	}
 	return true
 }
@@ -180,6 +183,8 @@ func add(s *backup.Suspects, f *check.Finding) {
 			s.Misfits = append(s.Misfits, misfitOf(f))
 		}
 		s.Releases = append(s.Releases, f.Releases...)
+	case check.Dump:
+		s.Dumps = append(s.Dumps, path.Base(f.File))
 	case check.Index:
 		s.Index = s.Index || f.Severity == check.Damage && !path.IsAbs(f.File)
 	case check.CacheDir:

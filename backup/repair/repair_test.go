@@ -1,6 +1,9 @@
 package repair
 
 import (
+	"context"
+	"encoding/json"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -386,6 +389,44 @@ func (s *scene) again(from source) {
 	}
 	if d := diff(before, tree(s, s.dir, "verified")); len(d) > 0 {
 		s.Errorf("the second repair changed %q", d)
+	}
+}
+
+// TestDump takes a dump of a database from another backup, if that has the same
+// text.
+func TestDump(t *testing.T) {
+	s := newScene(t)
+	r, err := backup.AddDump(t.Context(), s.dir, backup.DumpRequest{Write: func(_ context.Context, w io.Writer) (string, json.RawMessage, error) {
+		_, err := io.WriteString(w, strings.Repeat("SELECT 1;\n", 1000))
+		return "hydra", nil, err
+	}})
+	must(t, err)
+	name, err := filepath.Rel(s.dir, r.Dump.File)
+	must(t, err)
+	good := s.read(name)
+	other := filepath.Join(t.TempDir(), "other")
+	must(t, os.CopyFS(other, os.DirFS(s.dir)))
+	liar := filepath.Join(t.TempDir(), "liar")
+	must(t, os.CopyFS(liar, os.DirFS(whole())))
+	must(t, os.MkdirAll(filepath.Join(liar, "hydra"), 0o755))
+	_, err = backup.AddDump(t.Context(), liar, backup.DumpRequest{Write: func(_ context.Context, w io.Writer) (string, json.RawMessage, error) {
+		_, err := io.WriteString(w, "DROP TABLE builds;\n")
+		return "hydra", nil, err
+	}})
+	must(t, err)
+	lies, err := filepath.Glob(filepath.Join(liar, "hydra", "*.zst"))
+	must(t, err)
+	must(t, os.Rename(lies[0], filepath.Join(liar, name)))
+	s.flip(name, 15)
+	bad := s.read(name)
+	o := s.options(itself)
+	o.Request.From = []*backup.Backup{s.open(liar)}
+	if r := s.repair(o); len(r.Remaining) != 1 || r.Remaining[0].Kind != check.Dump || s.read(name) != bad {
+		t.Errorf("from one that lies: %+v, %+v", r.Repaired, r.Remaining)
+	}
+	o.Request.From = append(o.Request.From, s.open(other))
+	if r := s.repair(o); len(r.Remaining) != 0 || s.read(name) != good {
+		t.Errorf("%+v, %+v", r.Repaired, r.Remaining)
 	}
 }
 
