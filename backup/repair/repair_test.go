@@ -3,6 +3,7 @@ package repair
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -482,5 +483,58 @@ func TestQuarantined(t *testing.T) {
 			s.check()
 			s.again(copied)
 		})
+	}
+}
+
+// A NAR with the right NarHash that no Nix reads cannot be mended out of a cache
+// that has another one.
+func TestNoNAR(t *testing.T) {
+	s := newScene(t)
+	h := &hostile{scene: s}
+	h.content(s.top, "no NAR at all", false)
+	s.remove("index")
+	r := s.repair(s.options(copied))
+	if len(r.Quarantined) != 1 || r.Quarantined[0].StorePath != s.top || !strings.Contains(r.Quarantined[0].Reason, "another content") {
+		t.Errorf("quarantined is %+v", r.Quarantined)
+	}
+	s.again(copied)
+}
+
+// TestBeside repairs again and again beside backups, which never fail and never
+// see a store path go that can be mended.
+func TestBeside(t *testing.T) {
+	s := newScene(t)
+	store := openStore(t)
+	o := s.options(copied)
+	o.Request.Lock.Wait = -1
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		for i := 0; ; i++ {
+			_, err := backup.Run(t.Context(), s.dir, store, backup.Request{
+				Release: backup.ReleaseID{Project: "demo", Name: fmt.Sprint("beside-", i%3)}, Roots: []storepath.Path{s.top},
+				Lock: backup.LockOptions{Wait: -1},
+			})
+			if err != nil || ctx.Err() != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	want := s.read(s.nar(s.top))
+	for i := range 8 {
+		if i%2 == 0 {
+			s.flip(s.nar(s.top), 20+i)
+		} else {
+			s.remove(narInfo(s.lib))
+		}
+		if r := s.repair(o); len(r.Quarantined) > 0 {
+			t.Errorf("round %d: %+v", i, r.Quarantined)
+		}
+	}
+	stop()
+	must(t, <-done)
+	if c := s.check(); c.Counts[check.Damage] > 0 || s.read(s.nar(s.top)) != want {
+		t.Errorf("%+v", c.Findings)
 	}
 }
