@@ -193,12 +193,18 @@ func (r *repairer) mendReleases(ctx context.Context) error {
 			if text == nil {
 				continue
 			}
-			r.repaired(filepath.ToSlash(filepath.Join(releasesDir, id.Project, id.Name, name)), "", from)
 			err := r.exclusively(ctx, func() error {
+				// A backup may have recorded the release meanwhile.
+				if name, text, from = mend(id); text == nil {
+					return nil
+				}
 				return disk.WriteFile(r.fsys, r.b.releasePath(id, name), text)
 			})
 			if err != nil {
 				return err
+			}
+			if text != nil {
+				r.repaired(filepath.ToSlash(filepath.Join(releasesDir, id.Project, id.Name, name)), "", from)
 			}
 		}
 	}

@@ -1,0 +1,35 @@
+package backup
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/narvault/narvault/narread/storepath"
+)
+
+// A backup that records a release while its record is being repaired is not
+// undone: what closure.txt has to be is decided while nobody else writes.
+func TestRepairBesideRecord(t *testing.T) {
+	s := newGCScene(t)
+	s.write(string(formatClosure([]storepath.Path{s.keep}, s.store.dir)), "releases/p/keep/closure.txt")
+	locked := 0
+	req := RepairRequest{Suspects: Suspects{Releases: []ReleaseID{{"p", "keep"}}}}
+	req.Lock.flock = func(f *os.File, how int) error {
+		if filepath.Base(f.Name()) == mutexFile {
+			// The first two are to say who we are and to sweep, the third to write.
+			if locked++; locked == 3 {
+				mustRun(t, s.dir, s.store, request("keep", s.only))
+			}
+		}
+		return syscall.Flock(int(f.Fd()), how)
+	}
+	if _, err := repair(t.Context(), memory{}, s.dir, req); err != nil {
+		t.Fatal(err)
+	}
+	if locked < 3 {
+		t.Errorf("the mutex was taken %d times", locked)
+	}
+	checkWhole(t, s.dir, "p/keep", "p/drop")
+}
