@@ -17,7 +17,8 @@ import (
 // request, and no state between two of them.
 //
 // Requests are not cancelled: what they do is short, or is useful to the next
-// one that waits for the same block. Go programs interrupt themselves all the
+// one that waits for the same block (that may be long, where an archive has to be
+// decoded as a whole). Go programs interrupt themselves all the
 // time (golang/go#40846) and many programs cannot take EINTR from a file.
 type fileSystem struct {
 	readOnly

@@ -208,8 +208,9 @@ func (a *Archive) ReadAt(p []byte, off int64) (int, error) {
 	return a.ReadAtContext(context.Background(), p, off)
 }
 
-// ReadAtContext is ReadAt, and waits for a container to be decoded as a whole
-// only until ctx ends; the decoding goes on for others.
+// ReadAtContext is ReadAt, and waits for a container to be decoded to a file only
+// until ctx ends; the decoding goes on for others. A block, and the pass that
+// verifies a summed container, it does wait for.
 func (a *Archive) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
 	if err := a.enter(); err != nil {
 		return 0, err

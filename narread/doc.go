@@ -9,7 +9,9 @@
 //     end, or by walking the frames' headers, and its checksum is verified
 //     whenever it is decoded. xz in blocks of up to 8 MiB with a check: they are
 //     found by the indexes. Damage is damage of one block; of zstd that was cut
-//     off, what is there can be read.
+//     off, what is there can be read. The checksums are those of whoever made the
+//     container: that he packed something else than NarHash says shows only when
+//     all of it is read, by [Archive.WriteTo].
 //   - Summed. No container at all, or zstd frames without checksums, such as
 //     Nix since 2.35 writes, or xz blocks without a check: at the first use one
 //     pass in order verifies the NarHash and keeps 64 bits of hash a block in
