@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nix-community/go-nix/pkg/narinfo/signature"
+
 	"github.com/narvault/narvault/backup"
 	"github.com/narvault/narvault/backup/check"
 	"github.com/narvault/narvault/backup/nixstore"
@@ -329,6 +331,20 @@ var harms = []harm{
 	}, by: []source{itself}, gone: []string{"cache/debuginfo"}},
 	{name: "the index is truncated", do: func(s *scene) { must(s, os.Truncate(s.path("index/gen-1/records/000001.sst"), 1000)) }, by: []source{itself}},
 	{name: "the index has a flipped bit", do: func(s *scene) { s.flip("index/gen-1/records/000001.sst", 700) }, by: []source{itself}},
+	{name: "narvault.json is no JSON", do: func(s *scene) { s.edit("narvault.json", "{", "[") }, by: []source{itself},
+		other: func(s *scene) []string {
+			for _, line := range strings.Split(s.read("narvault.json"), "\n") {
+				if was, _ := os.ReadFile(filepath.Join(whole(), "narvault.json")); !strings.Contains(line, "created") && !strings.Contains(string(was), line) {
+					s.Errorf("narvault.json has %q, was %s", line, was)
+				}
+			}
+			return []string{"narvault.json"} // the time is that of the file
+		}},
+	{name: "another content address", do: func(s *scene) { s.edit(narInfo(s.note), "CA: text:sha256:", "CA: text:sha256:0") }, by: []source{itself}},
+	{name: "the address of other content", do: func(s *scene) {
+		s.edit(narInfo(s.note), "NarHash", "Deriver: "+string(s.top)+".drv\nNarHash")
+		s.edit(narInfo(s.note), "References: ", "References: "+string(s.lib))
+	}, by: []source{itself}},
 	{name: "packed otherwise", do: func(s *scene) { s.flip(s.nar(s.top), 20) }, by: []source{packed}, other: func(s *scene) []string {
 		return []string{narInfo(s.top)}
 	}},
@@ -337,6 +353,7 @@ var harms = []harm{
 // TestMended repairs each damage from each source that has what it needs. The
 // backup is then, byte by byte, what it was.
 func TestMended(t *testing.T) {
+	seen := make(map[check.Kind]bool)
 	for _, h := range harms {
 		for _, from := range h.by {
 			t.Run(h.name, func(t *testing.T) {
@@ -352,7 +369,13 @@ func TestMended(t *testing.T) {
 				if d := diff(harmed, tree(t, s.dir)); len(slices.DeleteFunc(d, func(n string) bool { return n == "verified" })) > 0 {
 					t.Errorf("the dry run changed %q", d)
 				}
-				r := s.repair(s.options(from))
+				o := s.options(from)
+				o.Checked = func(r *check.Report) {
+					for _, f := range r.Findings {
+						seen[f.Kind] = true
+					}
+				}
+				r := s.repair(o)
 				if len(r.Remaining) > 0 || len(r.Lost) > 0 {
 					t.Errorf("remaining: %+v, %+v", r.Remaining, r.Lost)
 				}
@@ -363,6 +386,41 @@ func TestMended(t *testing.T) {
 				s.again(from)
 			})
 		}
+	}
+	for _, kind := range check.Kinds() {
+		if seen[kind] == (elsewhere[kind] != "") {
+			t.Errorf("kind %s: seen is %v, and elsewhere says %q", kind, seen[kind], elsewhere[kind])
+		}
+	}
+}
+
+// elsewhere says why TestMended need not have a kind of finding.
+var elsewhere = map[check.Kind]string{
+	check.Dump: "TestDump", check.NarFormat: "TestNoNAR", check.Signature: "TestSignature",
+	check.Unsigned: "a warning", check.NarInfoOdd: "a warning", check.NarPortable: "a warning",
+	check.Leftover: "a note, for gc", check.Memory: "a note",
+}
+
+// TestSignature mends a wrong signature out of the index, where a key tells that
+// it is wrong.
+func TestSignature(t *testing.T) {
+	s := newScene(t)
+	secret, public, err := signature.GenerateKeypair("ours-1", nil)
+	must(t, err)
+	file := filepath.Join(t.TempDir(), "key")
+	must(t, os.WriteFile(file, []byte(secret.String()), 0o600))
+	key, err := backup.LoadKey(file)
+	must(t, err)
+	_, _, err = backup.Sign(t.Context(), s.dir, backup.SignRequest{Keys: []backup.SignKey{key}})
+	must(t, err)
+	good := s.read(narInfo(s.top))
+	_, sig, _ := strings.Cut(good, "Sig: ours-1:")
+	s.edit(narInfo(s.top), "Sig: ours-1:"+sig[:1], "Sig: ours-1:"+string(sig[0]^1))
+	o := s.options(itself)
+	o.Check.TrustedKeys = []signature.PublicKey{public}
+	o.Request.TrustedKeys = o.Check.TrustedKeys
+	if r := s.repair(o); len(r.Remaining) > 0 || s.read(narInfo(s.top)) != good {
+		t.Errorf("%+v, narinfo is\n%s", r.Remaining, s.read(narInfo(s.top)))
 	}
 }
 
