@@ -189,6 +189,7 @@ func TestMissingOutputsInOrder(t *testing.T) {
 	}
 }
 
+// Design section 9: "ignoring nix-store's exit status".
 func TestRealiseFails(t *testing.T) {
 	ctx := context.Background()
 	s := openMoved(t)

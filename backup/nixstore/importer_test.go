@@ -174,7 +174,8 @@ func (f failing) WriteTo(w io.Writer) (int64, error) {
 	return int64(n), errors.Join(f.err, err)
 }
 
-// Roots keep what is valid, .drv files among it, which are not built.
+// Design section 9: "starting builds on restore; registering no GC roots". Roots
+// keep what is valid, .drv files among it, which are not built.
 func TestAddRoot(t *testing.T) {
 	from := openSystem(t)
 	for name, to := range map[string]func(testing.TB) *testStore{"chroot": openChroot, "daemon": openChrootDaemon} {
