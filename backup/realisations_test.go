@@ -79,3 +79,44 @@ func TestRealisations(t *testing.T) {
 	}
 	checkWhole(t, to, "p/r")
 }
+
+// TestRealisationsDurable kills a copy at each operation, lets the next one
+// finish, and cuts the power then: realisations have become durable too.
+func TestRealisationsDurable(t *testing.T) {
+	dir, _, top := backedUp(t, "none")
+	names := []string{"realisations/sha256:aa!out.doi", "build-trace-v2/" + string(top) + ".drv/out.doi"}
+	text := `{"outPath": "` + string(top) + `"}`
+	for _, name := range names {
+		file := filepath.Join(dir, cacheDir, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	from, err := Open(dir, bincache.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	for op := 1; ; op++ {
+		to := filepath.Join(t.TempDir(), "to")
+		fs := newPowerFS(t, op, errPower, uint64(op))
+		if _, err := run(t.Context(), fs, to, FromCache(from, false), request("r", top)); err == nil {
+			t.Logf("%d operations", op-1)
+			return
+		}
+		fs.revive()
+		if _, err := run(t.Context(), fs, to, FromCache(from, false), request("r", top)); err != nil {
+			t.Fatalf("after a kill at operation %d: %v", op, err)
+		}
+		fs.crash()
+		checkWhole(t, to, "p/r")
+		for _, name := range names {
+			if got, err := os.ReadFile(filepath.Join(to, cacheDir, name)); err != nil || string(got) != text {
+				t.Errorf("after a kill at operation %d: %q, %v", op, got, err)
+			}
+		}
+	}
+}
