@@ -2,6 +2,7 @@ package hydra
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -160,7 +161,10 @@ var remedies = map[string]string{
 func explain(err error) error {
 	var server *pgconn.PgError
 	var connecting *pgconn.ConnectError
+	var certificate *tls.CertificateVerificationError
 	switch {
+	case errors.As(err, &certificate):
+		return fmt.Errorf("%w: sslrootcert=FILE in the name of the database, or PGSSLROOTCERT, says whom to trust, and sslmode what is verified", certificate)
 	case errors.As(err, &server):
 		text := server.Message
 		if server.Detail != "" {

@@ -1,7 +1,11 @@
 package hydra
 
 import (
+	"crypto/tls"
 	"fmt"
+	"io"
+	"net"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -41,6 +45,35 @@ func TestDSN(t *testing.T) {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestCertificateError says what to do about a server that nobody vouches for.
+func TestCertificateError(t *testing.T) {
+	known := httptest.NewTLSServer(nil)
+	defer known.Close()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			// PostgreSQL's SSLRequest, and its answer.
+			if _, err := io.ReadFull(conn, make([]byte, 8)); err == nil {
+				conn.Write([]byte("S"))
+				tls.Server(conn, &tls.Config{Certificates: known.TLS.Certificates}).Handshake()
+			}
+			conn.Close()
+		}
+	}()
+	_, err = Open(t.Context(), "postgres://hydra@"+listener.Addr().String()+"/hydra?sslmode=verify-full")
+	if err == nil || !strings.Contains(err.Error(), "certificate") || !strings.Contains(err.Error(), "sslrootcert") || strings.Contains(err.Error(), "does it listen") {
+		t.Errorf("the error is %v", err)
 	}
 }
 
