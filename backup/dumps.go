@@ -59,8 +59,11 @@ type DumpRequest struct {
 	// then, and stays there if Verify fails.
 	Verify func(ctx context.Context, d *Dump) error
 	Keep   int // how many dumps of this database stay, the newest; 0: all
-	Level  int // of zstd, 0 for what the backup was made with
-	Lock   LockOptions
+	// Same reports whether an older dump of a database of this name is of the same
+	// one, and not of another server's; nil is always.
+	Same  func(older *Dump) bool
+	Level int // of zstd, 0 for what the backup was made with
+	Lock  LockOptions
 }
 
 // Check refuses what makes no sense. AddDump calls it.
@@ -246,7 +249,7 @@ func (a *dumpAdder) rotate() (removed []string, err error) {
 	}
 	kept := 1 // the one just made, whatever the clock said
 	for _, d := range dumps {
-		if d.Database != a.dump.Database || d.File == a.dump.File {
+		if d.Database != a.dump.Database || d.File == a.dump.File || a.req.Same != nil && !a.req.Same(d) {
 			continue
 		}
 		if kept++; kept <= a.req.Keep {

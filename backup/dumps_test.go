@@ -127,6 +127,12 @@ func TestDumps(t *testing.T) {
 	if got := dumpTexts(t, dir); len(got) != 3 || slices.Contains(got, "first") {
 		t.Errorf("%d dumps are left", len(got))
 	}
+	// That of another server stays, and does not count.
+	req = dumpOf("hydra", "fourth")
+	req.Keep, req.Same = 2, func(older *Dump) bool { return older.File != second.Dump.File }
+	if other := mustAddDump(t, dir, req); len(other.Removed) != 0 || !exists(r.Dump.File) || !exists(second.Dump.File) {
+		t.Errorf("removed %v", other.Removed)
+	}
 	// Without what is known of it, a dump is as good.
 	if err := os.WriteFile(second.Dump.File+dumpInfoExt, []byte("{"), 0o644); err != nil {
 		t.Fatal(err)

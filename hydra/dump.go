@@ -16,6 +16,7 @@ import (
 type DumpInfo struct {
 	Database string           `json:"database"`
 	Server   string           `json:"server"` // version of PostgreSQL
+	System   string           `json:"system"` // which server it is: PostgreSQL's system identifier, "" if the role may not ask
 	Program  string           `json:"program"`
 	Schema   int              `json:"schemaVersion"` // of Hydra's tables, 0 if it does not say
 	Tables   map[string]int64 `json:"tables"`        // rows, by schema.table
@@ -80,11 +81,30 @@ func (d *dumping) describe(ctx context.Context) (major int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	if d.info.System, err = systemIdentifier(ctx, d.tx); err != nil {
+		return 0, err
+	}
 	var there bool
 	if err := d.tx.QueryRow(ctx, "select to_regclass('schemaversion') is not null").Scan(&there); err != nil || !there {
 		return major, err
 	}
 	return major, d.tx.QueryRow(ctx, "select coalesce(max(version), 0) from schemaversion").Scan(&d.info.Schema)
+}
+
+// systemIdentifier tells servers apart. There is none before PostgreSQL 9.6.
+func systemIdentifier(ctx context.Context, tx pgx.Tx) (id string, err error) {
+	var may bool
+	err = tx.QueryRow(ctx, "select coalesce(has_function_privilege(to_regprocedure('pg_control_system()')::oid, 'execute'), false)").Scan(&may)
+	if err != nil || !may {
+		return "", err
+	}
+	return id, tx.QueryRow(ctx, "select system_identifier::text from pg_control_system()").Scan(&id)
+}
+
+// Same reports whether two dumps may be of one database: their names are equal,
+// and it is not known that their servers differ.
+func (info *DumpInfo) Same(other *DumpInfo) bool {
+	return info.Database == other.Database && (info.System == "" || other.System == "" || info.System == other.System)
 }
 
 // noTimeouts lets a transaction take the time that it needs, as pg_dump's does,

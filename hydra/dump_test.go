@@ -77,6 +77,28 @@ func TestDumpAndLoad(t *testing.T) {
 	})
 }
 
+// TestDumpSystem tells databases of one name on different servers apart.
+func TestDumpSystem(t *testing.T) {
+	s := newScene(t, hydratest.Fresh)
+	_, info := dumped(t, s.URL)
+	if want := s.Strings("select system_identifier::text from pg_control_system()"); !slices.Equal(want, []string{info.System}) {
+		t.Errorf("the server is %q, want %q", info.System, want)
+	}
+	for _, tt := range []struct {
+		other hydra.DumpInfo
+		want  bool
+	}{
+		{*info, true},
+		{hydra.DumpInfo{Database: info.Database}, true}, // an older narvault did not say
+		{hydra.DumpInfo{Database: info.Database, System: "7"}, false},
+		{hydra.DumpInfo{Database: "other", System: info.System}, false},
+	} {
+		if info.Same(&tt.other) != tt.want {
+			t.Errorf("%+v: same is %v", tt.other, !tt.want)
+		}
+	}
+}
+
 // TestDumpIsOfOneInstant writes to the database while it is being dumped.
 func TestDumpIsOfOneInstant(t *testing.T) {
 	s := newScene(t, hydratest.Fresh)

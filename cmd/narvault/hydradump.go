@@ -40,7 +40,8 @@ narvault, "zstd -dc FILE | psql DATABASE" restores it.
 
 --verify restores it for trial into a scratch database on the same server, or on
 that of --scratch, counts the rows of all tables, and drops it again. --keep N
-then removes older dumps of the same database, all but the newest N.
+then removes older dumps of the same database, all but the newest N; those of a
+database of this name on another server stay.
 
 The dump holds what the database holds, the hashes of passwords as well: only its
 owner may read it.`,
@@ -84,6 +85,10 @@ func (c *hydraDumpCommand) run(ctx context.Context, dir string) error {
 		}
 		text, err := json.Marshal(info)
 		return info.Database, text, err
+	}
+	req.Same = func(older *backup.Dump) bool {
+		of := hydra.DumpInfo{Database: older.Database}
+		return older.Info == nil || json.Unmarshal(older.Info, &of) == nil && info.Same(&of)
 	}
 	if c.verify {
 		req.Verify = func(ctx context.Context, d *backup.Dump) error {
