@@ -20,7 +20,7 @@ demo: ## build, back up, mount and restore a small collection of packages (insta
 	nix/demo/run
 
 .PHONY: test
-test: ## format, vet, staticcheck, all tests with the race detector (installs what is missing on Debian)
+test: ## format, vet, staticcheck, all tests, most with the race detector (installs what is missing on Debian)
 	.ci/test
 
 .PHONY: acceptance
