@@ -22,8 +22,8 @@ import (
 // All locks are those of flock(2): the kernel lets go of them when a process
 // ends, however it ends, so that none is ever left behind by a crash.
 //
-//	lock           shared: what it refers to has to stay (backup, forget, restore, copy)
-//	               exclusive: nothing else may write (gc, while it takes out)
+//	lock           shared: what it refers to has to stay (all others that write; restore, copy)
+//	               exclusive: nothing else may write (gc and repair, while they take out)
 //	locks/mutex    exclusive, for an instant at a time: names of narinfos and
 //	               records of releases change only under it
 //	locks/write-*  exclusive, each of the process that made the file and wrote
