@@ -258,7 +258,7 @@ func (v *mountView) ExportRelease(id fusefs.ReleaseID) (fusefs.Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	paths, err := s.Closure(backup.ReleaseID(id))
+	paths, err := s.WholeClosure(backup.ReleaseID(id))
 	if err != nil {
 		return nil, err
 	}
