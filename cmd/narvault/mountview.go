@@ -118,7 +118,7 @@ func (v *mountView) Close() error {
 }
 
 func (v *mountView) open() (*session, error) {
-	b, err := backup.Open(v.dir, v.options)
+	b, err := openToRead(v.dir, v.options)
 	if err != nil {
 		return nil, err
 	}

@@ -54,7 +54,21 @@ func (l *readLimits) options(warn func(error)) bincache.Options {
 // openBackup opens a backup or a foreign cache for reading. What is odd but
 // harmless goes to stderr.
 func openBackup(dir string, stderr io.Writer) (*backup.Backup, error) {
-	return backup.Open(dir, cacheOptions(stderr))
+	return openToRead(dir, cacheOptions(stderr))
+}
+
+// openToRead opens a backup, or a foreign cache, also when the files are damaged
+// that say how it was made: what is in it can be read all the same. o.Warn is
+// told.
+func openToRead(dir string, o bincache.Options) (*backup.Backup, error) {
+	b, damage, err := backup.OpenDamaged(dir, o)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range damage {
+		o.Warn(fmt.Errorf("%w; \"%s\" mends it", d, "narvault repair "+word(dir)))
+	}
+	return b, nil
 }
 
 // cacheOptions is how the archives of a cache are read.
