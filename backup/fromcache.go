@@ -48,8 +48,8 @@ func (s *CacheStore) RealPath(p storepath.Path) string {
 	return s.source.cachePath(p.Hash() + ".narinfo")
 }
 
-// Lock finds out whether the cache has the paths. Nothing protects them from
-// somebody who collects the source's garbage: what vanishes meanwhile is an
+// Lock finds out whether the cache has the paths. It protects them from nobody;
+// that is for who opened the source (Backup.Lock). What vanishes meanwhile is an
 // error.
 func (s *CacheStore) Lock(_ context.Context, paths []storepath.Path) error {
 	var missing []storepath.Path

@@ -216,22 +216,31 @@ func (c *backupCommand) open(ctx context.Context) (source, error) {
 	if c.from == "" {
 		return nixstore.Open(ctx, nixstore.Options{URL: c.store, Log: c.s.err})
 	}
+	o, err := c.lock.options(c.s, "backup --from")
+	if err != nil {
+		return nil, err
+	}
 	b, err := openBackup(c.from, c.s.err)
 	if err != nil {
 		return nil, err
 	}
-	return cacheSource{backup.FromCache(b, c.asIs), b}, nil
+	lock, err := b.Lock(ctx, o)
+	if err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return cacheSource{backup.FromCache(b, c.asIs), b, lock}, nil
 }
 
 // cacheSource is a binary cache as a source.
 type cacheSource struct {
 	*backup.CacheStore
-	b *backup.Backup
+	b    *backup.Backup
+	lock io.Closer // what is there stays
 }
 
 func (s cacheSource) Resolve(arg string) (storepath.Path, error) { return storePath(s.b, arg) }
 
-func (s cacheSource) Close() error { return s.b.Close() }
+func (s cacheSource) Close() error { return errors.Join(s.lock.Close(), s.b.Close()) }
 
 // roots finds the store paths that the arguments name; all mistakes are
 // reported at once.
