@@ -2,6 +2,7 @@ package backup
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/narvault/narvault/backup/disk"
 	"github.com/narvault/narvault/index/bincache"
@@ -45,6 +47,8 @@ type journal struct {
 	fsys disk.FS
 	name string
 	file disk.File // nil until the first add
+
+	before time.Time // when the file last changed before this run, zero if it was not there
 }
 
 func newJournal(fsys disk.FS, dir string) *journal {
@@ -91,6 +95,9 @@ func (b *Backup) PendingNARs() map[string]bool {
 // add makes the memory of files durable.
 func (j *journal) add(files []narFile) error {
 	if j.file == nil {
+		if st, err := os.Lstat(j.name); err == nil && j.before.IsZero() {
+			j.before = st.ModTime()
+		}
 		f, err := j.fsys.Append(j.name)
 		if err != nil {
 			return err
@@ -114,12 +121,53 @@ func (j *journal) add(files []narFile) error {
 	return j.file.Sync()
 }
 
-// remove forgets everything: all narinfos are written.
-func (j *journal) remove() error {
+// finish forgets the files whose narinfos are written: it is called by a run that
+// succeeded, when no other is under way. What an interrupted run finished that
+// nobody has used yet stays, as old as it is: gc goes by the time of the file.
+func (j *journal) finish(ctx context.Context, cache *bincache.Cache) error {
 	if err := j.close(); err != nil {
 		return err
 	}
-	return j.fsys.Remove(j.name)
+	left, err := j.load()
+	if err != nil {
+		return err
+	}
+	written, wanted := make(map[narinfo.Hash]narFile), make(map[narinfo.Hash]*job)
+	for hash := range left {
+		wanted[hash] = nil
+	}
+	if len(wanted) > 0 {
+		if err := findArchived(ctx, cache, wanted, written); err != nil {
+			return err
+		}
+	}
+	var text strings.Builder
+	for hash, n := range left {
+		if _, ok := written[hash]; !ok && narFileThere(cache, n) {
+			text.WriteString(formatJournalLine(n))
+		}
+	}
+	if text.Len() == 0 {
+		return j.fsys.Remove(j.name)
+	}
+	st, err := os.Lstat(j.name)
+	if err != nil {
+		return err
+	}
+	if err := disk.WriteFile(j.fsys, j.name, []byte(text.String())); err != nil {
+		return err
+	}
+	os.Chtimes(j.name, j.since(st), j.since(st)) // at worst gc waits for longer
+	return nil
+}
+
+// since returns the time of the oldest line that finish keeps: that of the file
+// before this run added to it.
+func (j *journal) since(now fs.FileInfo) time.Time {
+	if j.before.IsZero() {
+		return now.ModTime()
+	}
+	return j.before
 }
 
 func (j *journal) close() error {

@@ -1,11 +1,13 @@
 package backup
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/narvault/narvault/backup/disk"
 	"github.com/narvault/narvault/index/bincache"
@@ -39,9 +41,46 @@ func TestJournal(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(known, want) {
 		t.Errorf("got %v, %v", known, err)
 	}
-	if err := j.remove(); err != nil || exists(filepath.Join(dir, journalFile)) {
-		t.Errorf("the journal is still there (%v)", err)
+	j.close()
+}
+
+// What an interrupted backup finished is there for it also after other backups,
+// and the journal gets no younger by them; in the end it is gone.
+func TestJournalOutlivesOthers(t *testing.T) {
+	s := newGCScene(t)
+	info := s.narInfo(s.drop)
+	fileHash, err := narinfo.ParseHash(info.FileHash)
+	if err != nil {
+		t.Fatal(err)
 	}
+	j := newJournal(memory{}, s.dir)
+	lost := narFile{"nar/gone.nar", "none", narinfo.Hash{7}, 7, narinfo.Hash{7}, 7}
+	err = j.add([]narFile{{info.URL, info.Compression, fileHash, info.FileSize, info.NarHash, info.NarSize}, lost})
+	if err := errors.Join(err, j.close()); err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-time.Hour).Truncate(time.Second)
+	if err := os.Chtimes(s.path(journalFile), old, old); err != nil {
+		t.Fatal(err)
+	}
+	s.remove(releasesDir, "p", "drop")
+	s.remove(cacheDir, s.drop.Hash()+narInfoExt)
+
+	mustRun(t, s.dir, s.store, request("other", s.store.add("new", "new")))
+	known, err := newJournal(memory{}, s.dir).load()
+	if _, there := known[info.NarHash]; err != nil || !there || len(known) != 1 {
+		t.Errorf("after another backup the journal has %v, %v", known, err)
+	}
+	if st, err := os.Stat(s.path(journalFile)); err != nil || !st.ModTime().Equal(old) {
+		t.Errorf("the journal is of %v, want %v, %v", st.ModTime(), old, err)
+	}
+	if r := mustRun(t, s.dir, s.store, request("drop", s.drop)); r.Write.Paths != 0 {
+		t.Errorf("written again: %+v", r.Estimate)
+	}
+	if exists(s.path(journalFile)) {
+		t.Error("the journal is left")
+	}
+	checkWhole(t, s.dir, "p/keep", "p/drop", "p/other")
 }
 
 // No flipped byte of a line may name another file.

@@ -114,7 +114,8 @@ func (r *runner) write(ctx context.Context) error {
 		if !r.held.alone() {
 			return journal.close() // there are lines of others in it
 		}
-		return journal.remove()
+		// The release is recorded: it is too late to be interrupted.
+		return journal.finish(context.WithoutCancel(ctx), b.Cache)
 	})
 }
 
