@@ -37,8 +37,13 @@ func (a *archiver) takeOver(ctx context.Context, j *job) (bool, error) {
 	}
 	j.temp = &tempNAR{file: file}
 	fileSum := newSum()
-	if _, err := io.Copy(Interruptible(ctx, io.MultiWriter(file, fileSum)), packed); err != nil {
+	limit := maxPacked(j.info.NarSize)
+	if _, err := io.Copy(Interruptible(ctx, io.MultiWriter(file, fileSum)), io.LimitReader(packed, limit+1)); err != nil {
 		return false, fmt.Errorf("archive %s: %w", j.info.Path, err)
+	}
+	if fileSum.size > limit {
+		err := fmt.Errorf("is larger than the NAR of %d bytes that its narinfo promises could be packed", j.info.NarSize)
+		return false, &bincache.DamageError{File: packed.name, Err: err}
 	}
 	if err := packed.check(fileSum); err != nil {
 		return false, err
@@ -51,6 +56,10 @@ func (a *archiver) takeOver(ctx context.Context, j *job) (bool, error) {
 	j.temp.URL = path.Join(narDir, j.temp.FileHash.Nix32()+narExtension(packed.compression))
 	return true, a.verifyCopy(ctx, j, packed.name)
 }
+
+// maxPacked bounds the NAR files that are copied, in bytes: no compressor makes a
+// NAR larger by as much. A file without end shall not fill the disk.
+func maxPacked(narSize int64) int64 { return narSize + narSize/8 + 1<<20 }
 
 // verifyCopy reads the NAR in the temporary file of a job, and makes its
 // listing. Errors name the file that it is a copy of.

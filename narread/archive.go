@@ -101,6 +101,9 @@ func Open(src Source, size int64, o Options) (*Archive, error) {
 	if err := a.detect(); err != nil {
 		return nil, err
 	}
+	if limit := maxContainer(o.NarSize); a.format != formatNone && a.format != formatZstd && size > limit {
+		return nil, a.file.damage(-1, limit, fmt.Errorf("%d bytes, more than what %s makes of a NAR of %d bytes", size, a.format, o.NarSize))
+	}
 	if err := a.enterable(); err != nil {
 		return nil, err
 	}
@@ -109,6 +112,11 @@ func Open(src Source, size int64, o Options) (*Archive, error) {
 	}
 	return a, nil
 }
+
+// maxContainer bounds the containers that are read from one end to the other, in
+// bytes: none makes a NAR larger by as much. Without it a file of zeros, which
+// xz takes for padding, would keep a reader busy for hours.
+func maxContainer(narSize int64) int64 { return 2*narSize + 1<<20 }
 
 // detect sets the format.
 func (a *Archive) detect() error {
