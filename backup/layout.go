@@ -99,6 +99,23 @@ func Open(dir string, o bincache.Options) (*Backup, error) {
 	return b, err
 }
 
+// OpenToRead is Open for whoever only reads: a damaged narvault.json, which says
+// how the backup was made, is returned beside the backup.
+func OpenToRead(dir string, o bincache.Options) (b *Backup, damaged *bincache.DamageError, err error) {
+	b = &Backup{dir: dir}
+	if b.config, err = readConfig(dir); errors.As(err, &damaged) {
+		b.config = Config{}
+	} else if err != nil {
+		return nil, nil, err
+	}
+	at, err := b.locate()
+	if err != nil {
+		return nil, damaged, err
+	}
+	b.Cache, err = bincache.Open(at, o)
+	return b, damaged, err
+}
+
 // OpenDamaged is Open for whoever looks for damage: that of narvault.json and
 // nix-cache-info is returned beside a backup that can be read all the same.
 func OpenDamaged(dir string, o bincache.Options) (b *Backup, damage []*bincache.DamageError, err error) {

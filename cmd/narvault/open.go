@@ -57,16 +57,16 @@ func openBackup(dir string, stderr io.Writer) (*backup.Backup, error) {
 	return openToRead(dir, cacheOptions(stderr))
 }
 
-// openToRead opens a backup, or a foreign cache, also when the files are damaged
-// that say how it was made: what is in it can be read all the same. o.Warn is
+// openToRead opens a backup, or a foreign cache, also when the file is damaged
+// that says how it was made: what is in it can be read all the same. o.Warn is
 // told.
 func openToRead(dir string, o bincache.Options) (*backup.Backup, error) {
-	b, damage, err := backup.OpenDamaged(dir, o)
+	b, damaged, err := backup.OpenToRead(dir, o)
 	if err != nil {
 		return nil, err
 	}
-	for _, d := range damage {
-		o.Warn(fmt.Errorf("%w; \"%s\" mends it", d, "narvault repair "+word(dir)))
+	if damaged != nil {
+		o.Warn(fmt.Errorf("%w; \"narvault repair %s\" mends it", damaged, word(dir)))
 	}
 	return b, nil
 }
