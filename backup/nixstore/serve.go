@@ -156,8 +156,11 @@ func (v *server) do(ctx context.Context, exchange func() error) error {
 // diagnose ends the child and says what happened: its exit status when it went
 // away by itself, otherwise what was wrong with its answer.
 func (v *server) diagnose(err error) error {
+	if errors.Is(err, syscall.EPIPE) {
+		err = io.ErrUnexpectedEOF // which of its pipes tells first that it ended is chance
+	}
 	patience := time.Duration(0)
-	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.EPIPE) {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
 		patience = dyingDelay // it is on its way out: let it tell its status
 	}
 	v.stop(patience)
