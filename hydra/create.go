@@ -37,7 +37,7 @@ func (s *Snapshot) planRelease(ctx context.Context, evaluation int64, name strin
 	var named *string
 	err := s.tx.QueryRow(ctx, fmt.Sprintf(`
 		select e.project, (select c.releasename from jobsetevalmembers n join builds c on c.id = n.build
-		                   where n.eval = e.id and c.releasename <> '' and c.finished = 1 and c.buildstatus = 0 order by c.id limit 1), %s
+		                   where n.eval = e.id and c.releasename <> '' order by c.id limit 1), %s
 		from (select x.id, %s as project from jobsetevals x %s where x.id = $1::bigint) e
 		left join jobsetevalmembers m on m.eval = e.id
 		left join builds b on b.id = m.build

@@ -3,6 +3,7 @@ package hydra_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,6 +46,29 @@ func TestFind(t *testing.T) {
 						tt.release, tt.want, tt.evaluation, tt.skipped)
 				}
 			})
+		}
+	})
+}
+
+// TestHydraName names an evaluation as Hydra did: by the first of its builds that
+// has a name for the release, though it failed, or is not finished.
+func TestHydraName(t *testing.T) {
+	forShapes(t, func(t *testing.T, s *scene, shape string) {
+		s.Exec("update builds set releasename = 'of-the-failed' where id = $1", s.failed)
+		s.Exec("update builds set releasename = 'of-the-queued' where id = $1", s.late)
+		s.Exec("update builds set releasename = '' where id = $1", s.client)
+		snapshot := open(t, s.URL)
+		for evaluation, want := range map[int]string{s.first: fmt.Sprint("disnix-", s.first), s.second: "of-the-failed", s.third: "of-the-failed"} {
+			if r := find(t, snapshot, hydra.Selection{Project: "disnix", Evaluation: int64(evaluation)}); r.Name != want {
+				t.Errorf("evaluation %d is release %s, want %s", evaluation, r.Name, want)
+			}
+			if info, err := snapshot.PlanRelease(t.Context(), int64(evaluation), "", ""); err != nil || info.Name != want {
+				t.Errorf("evaluation %d is to be release %+v, %v, want %s", evaluation, info, err, want)
+			}
+		}
+		s.Exec("update builds set releasename = null where id = $1", s.failed)
+		if r := find(t, open(t, s.URL), hydra.Selection{Project: "disnix", Evaluation: int64(s.third)}); r.Name != "of-the-queued" {
+			t.Errorf("the release is %s", r.Name)
 		}
 	})
 }

@@ -196,7 +196,7 @@ func (s *Snapshot) release(ctx context.Context, sel *Selection, d *draft, storeD
 	if len(good) == 0 {
 		return nil, noBuilds(len(rows))
 	}
-	if r.Name, err = d.nameFor(sel.Project, good); err != nil {
+	if r.Name, err = d.nameFor(sel.Project, rows); err != nil {
 		return nil, err
 	}
 	if r.Builds, err = s.complete(ctx, good, sel.Outputs, storeDir); err != nil {
@@ -266,7 +266,8 @@ func (d *draft) matching(rows []buildRow) ([]buildRow, error) {
 }
 
 // nameFor names a release by Hydra's rule, if it has no name: as the first of
-// its builds says, else the project and the evaluation.
+// its builds says that says it, whether it succeeded or not (Hydra:
+// Controller/JobsetEval.pm, release), else the project and the evaluation.
 func (d *draft) nameFor(project string, builds []buildRow) (string, error) {
 	if d.name != "" {
 		return d.name, nil
