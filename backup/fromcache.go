@@ -40,6 +40,9 @@ func FromCache(source *Backup, asIs bool) *CacheStore { return &CacheStore{sourc
 // Dir returns the store directory of the cache.
 func (s *CacheStore) Dir() string { return s.source.Cache.StoreDir() }
 
+// where names the place for messages.
+func (s *CacheStore) where() string { return "in the cache " + s.source.Cache.Dir() }
+
 // RealPath names the NAR file of a path, or its narinfo if that cannot be read.
 func (s *CacheStore) RealPath(p storepath.Path) string {
 	if info, err := s.source.Cache.Lookup(p); err == nil {

@@ -82,18 +82,28 @@ func (r *runner) logs() map[storepath.Path]string {
 	return logs
 }
 
-// sourceLog returns the log of a derivation in the cache that the release is
-// taken from, or "".
-func (r *runner) sourceLog(drv storepath.Path) string {
-	from, ok := r.store.(*CacheStore)
-	if !ok || !drv.IsDerivation() {
-		return ""
-	}
-	file := from.source.cachePath(logDir, string(drv))
+// A logStore is a Store that has build logs: a CacheStore, or what embeds one.
+type logStore interface {
+	logFile(drv storepath.Path) string
+}
+
+// logFile returns the log of a derivation in the cache, or "".
+func (s *CacheStore) logFile(drv storepath.Path) string {
+	file := s.source.cachePath(logDir, string(drv))
 	if _, err := os.Lstat(file); err != nil {
 		return ""
 	}
 	return file
+}
+
+// sourceLog returns the log of a derivation in the cache that the release is
+// taken from, or "".
+func (r *runner) sourceLog(drv storepath.Path) string {
+	from, ok := r.store.(logStore)
+	if !ok || !drv.IsDerivation() {
+		return ""
+	}
+	return from.logFile(drv)
 }
 
 func (r *runner) archiveLog(b *Backup, drv storepath.Path, from string) error {

@@ -35,7 +35,8 @@ type Product struct {
 // A GoneError names roots that are not where they are to be backed up from.
 type GoneError struct {
 	Roots []Root
-	Total int // how many there are in all
+	Total int    // how many there are in all
+	Where string // they are not, for messages: "in the store"
 	Err   error
 }
 
@@ -50,8 +51,8 @@ func (e *GoneError) Error() string {
 	if more := len(e.Roots) - len(names); more > 0 {
 		names = append(names, fmt.Sprintf("\n  and %d more", more))
 	}
-	return fmt.Sprintf("%d of %d are not in the store any more (Hydra lets its garbage collector have what nothing keeps): "+
-		"take them from another cache, with --from, or leave these builds out:%s", len(e.Roots), e.Total, strings.Join(names, ""))
+	return fmt.Sprintf("%d of %d are not %s any more (Hydra lets its garbage collector have what nothing keeps): "+
+		"take them from another cache, with --from, or leave these builds out:%s", len(e.Roots), e.Total, e.Where, strings.Join(names, ""))
 }
 
 // Unwrap returns the store's own error.
@@ -119,7 +120,10 @@ func lockRoots(ctx context.Context, store Store, req *Request) ([]storepath.Path
 	if !errors.As(err, &invalid) {
 		return tops, err
 	}
-	gone := &GoneError{Total: len(wanted), Err: err}
+	gone := &GoneError{Total: len(wanted), Where: "in the store", Err: err}
+	if other, ok := store.(interface{ where() string }); ok {
+		gone.Where = other.where()
+	}
 	for _, r := range wanted {
 		if _, found := slices.BinarySearch(invalid.Paths, r.StorePath); found {
 			gone.Roots = append(gone.Roots, r)

@@ -50,7 +50,7 @@ backup yet is written; backing up a release again updates it.
 A STORE-PATH is a store path, a file in one, a symlink to one (result, a
 profile, /run/current-system), or its hash part. With --from, it is taken from
 another backup or binary cache: no Nix store is asked, and signatures are kept.
-NAR files are taken over as they are where any part of them can be read without
+(With --config, only what the Nix store lacks is: what Hydra let go.) NAR files are taken over as they are where any part of them can be read without
 the rest (of backups), else packed anew; --as-is and --compression decide.
 
 With --config, releases of Hydra are backed up instead, as FILE says:
@@ -93,7 +93,7 @@ Methods:
 	f.BoolVar(&c.allGCRoots, "all-gcroots", false, "back up every root of Nix's garbage collector")
 	f.BoolVar(&c.forceRealise, "force-realise", false, "with method cached: build the outputs that are not valid")
 	f.StringVar(&c.store, "store", "", "the Nix store to read, as Nix's --store `URL`")
-	f.StringVar(&c.from, "from", "", "take the store paths from another backup or binary cache, the `CACHE-DIR`, not from a Nix store")
+	f.StringVar(&c.from, "from", "", "take the store paths from another backup or binary cache, the `CACHE-DIR`, not from a Nix store; with --config, those that the store lacks")
 	f.BoolVar(&c.asIs, "as-is", false, "with --from: take over all NAR files as they are, also those that cannot be read in parts")
 	f.StringVar(&c.compression, "compression", "", "zstd, xz, bzip2 or none (default: what the backup was made with, zstd for a new one)")
 	f.IntVar(&c.level, "level", 0, "compression level: zstd 1 to 22, xz and bzip2 1 to 9 (default: what the backup was made with; 3, 6, 9 for a new one)")
@@ -139,10 +139,10 @@ func changedFlag(cmd *cobra.Command, names ...string) string {
 }
 
 // backUp carries out a request and shows how far it is.
-func (c *backupCommand) backUp(ctx context.Context, dir string, source source, req backup.Request) (*backup.Result, error) {
+func (c *backupCommand) backUp(ctx context.Context, dir string, store backup.Store, req backup.Request) (*backup.Result, error) {
 	progress := newProgress(c.s.err, c.quiet || c.dryRun)
 	req.Progress, req.Cache = progress.hooks(), cacheOptions(c.s.err)
-	result, err := backup.Run(ctx, dir, source, req)
+	result, err := backup.Run(ctx, dir, store, req)
 	progress.stop()
 	if n := progress.paths.Load(); err != nil && n > 0 {
 		fmt.Fprintf(c.s.err, "narvault: %s are in the backup; the same command goes on from there\n", progress.counts())
@@ -181,7 +181,7 @@ func (c *backupCommand) request(args []string) (*backup.Request, error) {
 // checkSource checks the flags that say where store paths come from.
 func (c *backupCommand) checkSource() error {
 	switch {
-	case c.from != "" && (c.store != "" || c.allGCRoots || c.forceRealise):
+	case c.from != "" && (c.store != "" && c.config == "" || c.allGCRoots || c.forceRealise):
 		return usageErrorf("--from takes store paths from a binary cache; --store, --all-gcroots and --force-realise are for a Nix store")
 	case c.asIs && (c.from == "" || c.compression != "" || c.level != 0):
 		return usageErrorf("--as-is goes with --from, and with no --compression or --level")
@@ -214,8 +214,16 @@ type source interface {
 // open opens the local Nix store, or the cache that --from says.
 func (c *backupCommand) open(ctx context.Context) (source, error) {
 	if c.from == "" {
-		return nixstore.Open(ctx, nixstore.Options{URL: c.store, Log: c.s.err})
+		return c.openStore(ctx)
 	}
+	return c.openCache(ctx)
+}
+
+func (c *backupCommand) openStore(ctx context.Context) (*nixstore.Store, error) {
+	return nixstore.Open(ctx, nixstore.Options{URL: c.store, Log: c.s.err})
+}
+
+func (c *backupCommand) openCache(ctx context.Context) (*cacheSource, error) {
 	o, err := c.lock.options(c.s, "backup --from")
 	if err != nil {
 		return nil, err
@@ -228,7 +236,7 @@ func (c *backupCommand) open(ctx context.Context) (source, error) {
 	if err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
-	return cacheSource{backup.FromCache(b, c.asIs), b, lock}, nil
+	return &cacheSource{backup.FromCache(b, c.asIs), b, lock}, nil
 }
 
 // cacheSource is a binary cache as a source.
@@ -238,9 +246,9 @@ type cacheSource struct {
 	lock io.Closer // what is there stays
 }
 
-func (s cacheSource) Resolve(arg string) (storepath.Path, error) { return storePath(s.b, arg) }
+func (s *cacheSource) Resolve(arg string) (storepath.Path, error) { return storePath(s.b, arg) }
 
-func (s cacheSource) Close() error { return errors.Join(s.lock.Close(), s.b.Close()) }
+func (s *cacheSource) Close() error { return errors.Join(s.lock.Close(), s.b.Close()) }
 
 // roots finds the store paths that the arguments name; all mistakes are
 // reported at once.
