@@ -224,14 +224,7 @@ func (s *stagedInfo) discard(fsys disk.FS) {
 }
 
 func (a *archiver) narInfo(j *job) (*narinfo.NarInfo, error) {
-	info := &narinfo.NarInfo{
-		StoreDir:   a.backup.Cache.StoreDir(),
-		StorePath:  j.info.Path,
-		References: j.info.References,
-		Deriver:    j.info.Deriver,
-		Sigs:       slices.Clone(j.info.Sigs),
-		CA:         j.info.CA,
-	}
+	info := narInfoOf(a.backup.Cache.StoreDir(), &j.info)
 	j.content.fill(info)
 	for _, key := range a.keys {
 		sig, err := key.sign(info.Fingerprint())

@@ -19,7 +19,10 @@ type plan struct {
 	unchanged Amount
 	conflicts []Conflict
 	healed    []string // narinfos that are damaged or whose NAR file is gone
-	narSize   int64    // of the whole closure
+	// upstream is what the store says of archived paths of which it has signatures
+	// that the archived narinfo lacks.
+	upstream map[storepath.Path]*narinfo.NarInfo
+	narSize  int64 // of the whole closure
 }
 
 // A job is one store path that the cache lacks. If its content is there
@@ -58,8 +61,9 @@ func makePlan(ctx context.Context, cache *bincache.Cache, finished map[narinfo.H
 	if err != nil {
 		return nil, err
 	}
-	p := new(plan)
-	for _, info := range infos {
+	p := &plan{upstream: make(map[storepath.Path]*narinfo.NarInfo)}
+	for i := range infos {
+		info := infos[i]
 		p.narSize += info.NarSize
 		var h have
 		if cache != nil {
@@ -75,6 +79,9 @@ func makePlan(ctx context.Context, cache *bincache.Cache, finished map[narinfo.H
 		}
 		if h.info != nil {
 			p.unchanged.add(info.NarSize)
+			if store := narInfoOf(h.info.StoreDir, &info); len(missingSigs(h.info, store)) > 0 {
+				p.upstream[info.Path] = store
+			}
 			continue
 		}
 		p.jobs = append(p.jobs, &job{info: info, done: make(chan struct{})})

@@ -388,6 +388,16 @@ func (r *repairer) put(ctx context.Context, seen []byte, acc *account, c *conten
 	if err != nil {
 		return nil, fmt.Errorf("narinfo of %s: %w", acc.info.StorePath, err)
 	}
+	by := acc.by
+	if more, from := r.addSigs(ctx, text, info); from != "" {
+		if bytes.Equal(text, seen) {
+			by = from
+		}
+		text = more
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	hash := info.StorePath.Hash()
 	listing := r.listingFor(hash, c.listing)
 	if bytes.Equal(text, seen) && listing == nil {
@@ -397,7 +407,7 @@ func (r *repairer) put(ctx context.Context, seen []byte, acc *account, c *conten
 		return nil, err
 	}
 	if !bytes.Equal(text, seen) {
-		r.repaired(r.inCache(hash+narInfoExt), info.StorePath, acc.by)
+		r.repaired(r.inCache(hash+narInfoExt), info.StorePath, by)
 	}
 	if listing != nil {
 		r.repaired(r.inCache(hash+lsExt), info.StorePath, "its NAR")

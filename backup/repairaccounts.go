@@ -187,6 +187,36 @@ func (r *repairer) mergeSigs(accounts []account) {
 	}
 }
 
+// addSigs returns the text of a narinfo with the signatures that the local store
+// and other caches have of just what it says, and the last who had one: "" if
+// nobody had.
+func (r *repairer) addSigs(ctx context.Context, text []byte, info *narinfo.NarInfo) (_ []byte, from string) {
+	with := *info
+	for _, acc := range r.claims(ctx, info.StorePath) {
+		for _, sig := range missingSigs(&with, acc.info) {
+			with.Sigs = append(slices.Clip(with.Sigs), sig)
+			text, from = narinfo.AppendSig(text, sig), acc.by
+		}
+	}
+	return text, from
+}
+
+// claims are what the local store and other caches say of a store path,
+// unless it cannot be true.
+func (r *repairer) claims(ctx context.Context, p storepath.Path) (accounts []account) {
+	if r.req.Store != nil && r.req.Store.Dir() == r.b.Cache.StoreDir() {
+		if acc, err := r.inStore(ctx, p); err == nil {
+			accounts = append(accounts, *acc)
+		}
+	}
+	for _, from := range r.req.From {
+		if info, err := from.Cache.Lookup(p); err == nil {
+			accounts = append(accounts, account{by: from.dir, info: info})
+		}
+	}
+	return slices.DeleteFunc(accounts, func(a account) bool { return r.refuse(p.Hash(), a.info) != nil })
+}
+
 func subtractStrings(a, b []string) []string {
 	return slices.DeleteFunc(slices.Clone(a), func(s string) bool { return slices.Contains(b, s) })
 }
@@ -202,11 +232,7 @@ func (r *repairer) inStore(ctx context.Context, p storepath.Path) (*account, err
 	if err != nil {
 		return nil, err
 	}
-	i := infos[0]
-	return &account{by: "the Nix store", info: &narinfo.NarInfo{
-		StoreDir: r.req.Store.Dir(), StorePath: p, NarHash: i.NarHash, NarSize: i.NarSize,
-		References: i.References, Deriver: i.Deriver, Sigs: i.Sigs, CA: i.CA,
-	}}, nil
+	return &account{by: "the Nix store", info: narInfoOf(r.req.Store.Dir(), &infos[0])}, nil
 }
 
 // joinReasons makes one sentence of why nothing was found.

@@ -41,7 +41,7 @@ type Result struct {
 	Estimate             // what there was to do
 	FileSize  int64      `json:"fileSize"`            // bytes of NAR files written
 	Tool      string     `json:"tool,omitempty"`      // what compressed the NAR files, if it is not narvault itself
-	Signed    int        `json:"signed,omitempty"`    // store paths archived before that got a signature
+	Signed    int        `json:"signed,omitempty"`    // store paths archived before that got a signature, with our keys or of others
 	Seconds   float64    `json:"seconds"`             // wall time
 	Changes   *Changes   `json:"changes,omitempty"`   // against the release's last backup, nil for a new release
 	Recovered int        `json:"recovered,omitempty"` // store paths brought back from the trash; they count as unchanged

@@ -103,7 +103,7 @@ func (r *runner) write(ctx context.Context) error {
 	if err := r.archiveRealisations(ctx, b); err != nil {
 		return err
 	}
-	if err := r.sign(ctx, b); err != nil {
+	if err := r.sign(ctx, b, p.upstream); err != nil {
 		return err
 	}
 	return r.held.exclusively(ctx, func() error {
@@ -119,13 +119,18 @@ func (r *runner) write(ctx context.Context) error {
 	})
 }
 
-// sign signs what the release needs and was archived before.
-func (r *runner) sign(ctx context.Context, b *Backup) error {
+// sign signs what the release needs and was archived before, and adds the
+// signatures that others have made since.
+func (r *runner) sign(ctx context.Context, b *Backup, upstream map[storepath.Path]*narinfo.NarInfo) error {
+	paths := r.closure
 	if len(r.req.SignKeys) == 0 {
+		paths = sortedKeys(upstream)
+	}
+	if len(paths) == 0 {
 		return nil
 	}
-	s := &signer{fsys: r.fsys, backup: b, lock: r.held, keys: r.req.SignKeys}
-	damage, err := s.sign(ctx, r.closure)
+	s := &signer{fsys: r.fsys, backup: b, lock: r.held, keys: r.req.SignKeys, upstream: upstream}
+	damage, err := s.sign(ctx, paths)
 	r.result.Signed = s.signed
 	if err = errors.Join(damage, err); err != nil {
 		return fmt.Errorf("sign: %w", err)

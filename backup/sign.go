@@ -98,11 +98,12 @@ func (b *Backup) toSign(ctx context.Context, releases []ReleaseID) (paths []stor
 
 // A signer adds signatures to narinfos that are there.
 type signer struct {
-	fsys   disk.FS
-	backup *Backup
-	lock   *backupLock
-	keys   []SignKey
-	signed int // narinfos
+	fsys     disk.FS
+	backup   *Backup
+	lock     *backupLock
+	keys     []SignKey
+	upstream map[storepath.Path]*narinfo.NarInfo // others that may have signatures, may be nil
+	signed   int                                 // narinfos
 }
 
 // sign signs store paths, in groups, and then says so in README.txt. Damaged
@@ -172,21 +173,36 @@ func (s *signer) stage(p storepath.Path) (resigned, error) {
 		}
 		return resigned{}, err
 	}
+	sigs, err := s.sigs(info)
+	if err != nil {
+		return resigned{}, err
+	}
 	after := text
-	for _, k := range s.keys {
-		sig, err := k.sign(info.Fingerprint())
-		if err != nil {
-			return resigned{}, err
-		}
-		if !slices.Contains(info.Sigs, sig) {
-			after = narinfo.AppendSig(after, sig)
-		}
+	for _, sig := range sigs {
+		after = narinfo.AppendSig(after, sig)
 	}
 	r := resigned{path: p, before: text}
 	if !bytes.Equal(after, text) {
 		r.temp, err = disk.WriteTemp(s.fsys, s.backup.Cache.Dir(), after)
 	}
 	return r, err
+}
+
+// sigs returns the signatures that a narinfo is to get.
+func (s *signer) sigs(info *narinfo.NarInfo) (sigs []string, err error) {
+	if upstream := s.upstream[info.StorePath]; upstream != nil {
+		sigs = missingSigs(info, upstream)
+	}
+	for _, k := range s.keys {
+		sig, err := k.sign(info.Fingerprint())
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(info.Sigs, sig) && !slices.Contains(sigs, sig) {
+			sigs = append(sigs, sig)
+		}
+	}
+	return sigs, nil
 }
 
 // publish gives the narinfos their names. It is called under the mutex.

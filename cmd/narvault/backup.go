@@ -366,7 +366,7 @@ func summary(w io.Writer, dir string, r *backup.Result) {
 		}
 	}
 	if r.Signed > 0 {
-		fmt.Fprintf(w, "  signed %s that had been there\n", count(r.Signed, "store path"))
+		fmt.Fprintf(w, "  new signatures of %s that had been there\n", count(r.Signed, "store path"))
 	}
 	if ch := r.Changes; ch != nil {
 		changed(w, "new in the release", ch.Added)
