@@ -11,13 +11,13 @@ import (
 	"github.com/narvault/narvault/narread/storepath"
 )
 
-// jobDirs returns the links below jobs/<project>/<name>/, by directory and name.
+// JobDirs returns the links below jobs/<project>/<name>/, by directory and name.
 //
 // A directory is <job>.<system>. Where that would be the name of several
 // derivations with the same output, as of hello-1.0 and hello-1.1 that were both
 // backed up as the package hello, the Nix name takes the place of the job. What
 // is then still there twice gets -2, -3 and so on at its end.
-func jobDirs(jobs []Job) map[string]map[string]storepath.Path {
+func JobDirs(jobs []Job) map[string]map[string]storepath.Path {
 	jobs = slices.Compact(slices.SortedFunc(slices.Values(jobs), compareJobs))
 	dirs := newUnique[map[string]storepath.Path]()
 	for _, group := range chunks(jobs, func(j Job) Job { return Job{Name: j.Name, System: j.System} }) {

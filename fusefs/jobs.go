@@ -85,7 +85,7 @@ func (j *jobTrees) names(release int) (*jobTree, *jobNames, error) {
 func (t *jobTree) update(c *clock) error {
 	next := &jobNames{dirs: make(map[int]*members)}
 	var dirs []int
-	for dir, links := range jobDirs(t.raw) {
+	for dir, links := range JobDirs(t.raw) {
 		num, err := t.names.intern([]jobKey{{dir: dir}})
 		if err != nil {
 			return err

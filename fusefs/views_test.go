@@ -164,7 +164,7 @@ func TestJobDirs(t *testing.T) {
 		{"unsafe", []Job{{Name: "../x\n/\xff", System: ".", Output: "..", Path: p(1)}}, "_._x___../_.=1"},
 	} {
 		var got []string
-		for dir, links := range jobDirs(c.jobs) {
+		for dir, links := range JobDirs(c.jobs) {
 			for link, p := range links {
 				got = append(got, fmt.Sprintf("%s/%s=%s", dir, link, strings.TrimLeft(p.Hash(), "0")))
 			}
@@ -177,7 +177,7 @@ func TestJobDirs(t *testing.T) {
 		}
 	}
 	long := strings.Repeat("ä", 300)
-	for dir, links := range jobDirs([]Job{{Name: long, Output: long, Path: p(1)}, {Name: long + "x", Output: long, Path: p(2)}}) {
+	for dir, links := range JobDirs([]Job{{Name: long, Output: long, Path: p(1)}, {Name: long + "x", Output: long, Path: p(2)}}) {
 		for link := range links {
 			if !validName(dir) || !validName(link) {
 				t.Errorf("names of %d and %d bytes", len(dir), len(link))

@@ -48,7 +48,7 @@ func (c *catCommand) run(ctx context.Context, dir string, paths []string) error 
 }
 
 func (c *catCommand) file(ctx context.Context, b *backup.Backup, path string) error {
-	place, err := b.Find(path, true)
+	place, err := findPath(b, path, true)
 	if err != nil {
 		return err
 	}

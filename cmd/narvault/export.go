@@ -2,11 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io/fs"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -68,6 +64,9 @@ func (c *exportCommand) run(ctx context.Context, dir string, names []string) err
 
 // closureOf returns the store paths that an argument of export stands for.
 func closureOf(b *backup.Backup, name string) ([]storepath.Path, error) {
+	if whole := wholePaths(b, name); whole != nil {
+		return b.PathClosure(whole)
+	}
 	place, err := find(b, name)
 	if err != nil {
 		return nil, err
@@ -77,37 +76,4 @@ func closureOf(b *backup.Backup, name string) ([]storepath.Path, error) {
 	}
 	defer place.Node.Close()
 	return b.PathClosure([]storepath.Path{place.Node.Path})
-}
-
-// find finds what an argument names: a release or something in a store path.
-// The caller closes the Node.
-func find(b *backup.Backup, name string) (*backup.Place, error) {
-	if id, isRelease := releaseArgument(b, name); isRelease {
-		return &backup.Place{Dir: "releases", ID: id}, nil
-	}
-	place, err := b.Find(name, false)
-	if err != nil {
-		if !strings.Contains(name, "/") || errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%w; releases are given as PROJECT/NAME", err)
-		}
-		return nil, err
-	}
-	if place.Node == nil && place.ID.Name == "" {
-		return nil, usageErrorf("%s is no release and no store path", name)
-	}
-	return place, nil
-}
-
-// releaseArgument reports whether an argument is PROJECT/NAME, not a path:
-// because there is such a release, or because it cannot be a path.
-func releaseArgument(b *backup.Backup, name string) (backup.ReleaseID, bool) {
-	id, err := backup.ParseReleaseID(strings.TrimSuffix(name, "/"))
-	if err != nil {
-		return id, false
-	}
-	if _, err := b.ReleaseTime(id); err == nil {
-		return id, true
-	}
-	_, notPath := storepath.Parse(id.Project)
-	return id, notPath != nil && id.Project != "store" && id.Project != "releases" && !storepath.ValidHash(id.Project)
 }

@@ -52,7 +52,7 @@ func (c *infoCommand) run(ctx context.Context, dir, path string) error {
 	if id, isRelease := releaseArgument(b, path); isRelease {
 		return c.release(b, id)
 	}
-	place, err := b.Find(path, false)
+	place, err := findPath(b, path, false)
 	if err != nil {
 		return err
 	}

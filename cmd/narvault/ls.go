@@ -34,9 +34,12 @@ func (c *lsCommand) cobra(s streams) *cobra.Command {
 
   releases, releases/PROJECT             releases
   PROJECT/NAME, releases/PROJECT/NAME    the store paths of a release
+  jobs/PROJECT/NAME                      its jobs, below each its outputs
   store                                  all store paths
-  a store path, its hash part, store/HASH-NAME or releases/PROJECT/NAME/HASH-NAME,
-  and what is below it                   archived files`,
+  a store path, its hash part, store/HASH-NAME, releases/PROJECT/NAME/HASH-NAME or
+  jobs/PROJECT/NAME/JOB.SYSTEM/OUTPUT,
+  and what is below it                   archived files
+  a path in a mount of the backup        what that shows`,
 		Args: argRange(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p := ""
@@ -62,11 +65,17 @@ func (c *lsCommand) run(cmd *cobra.Command, dir, path string) error {
 	if id, isRelease := releaseArgument(b, path); isRelease {
 		path = "releases/" + id.String()
 	}
-	place, err := b.Find(path, false)
-	if err != nil {
+	if path, err = insideMount(b, path); err != nil {
 		return err
 	}
 	out := bufio.NewWriter(c.s.out)
+	if isJob, err := c.jobs(out, b, path); isJob {
+		return errors.Join(err, out.Flush())
+	}
+	place, err := findPath(b, path, false)
+	if err != nil {
+		return err
+	}
 	switch {
 	case place.Node != nil:
 		defer place.Node.Close()
@@ -78,7 +87,7 @@ func (c *lsCommand) run(cmd *cobra.Command, dir, path string) error {
 	case place.Dir == "store":
 		err = c.store(cmd, out, b)
 	default:
-		err = c.names(out, func(l *listing) *[]string { return &l.Directories }, []string{"releases", "store"})
+		err = c.directories(out, []string{jobsDir, "releases", "store"})
 	}
 	// What could be listed is, whatever became of the rest.
 	return errors.Join(err, out.Flush())
@@ -86,12 +95,14 @@ func (c *lsCommand) run(cmd *cobra.Command, dir, path string) error {
 
 // A listing is the JSON of a list of names: one of the lists is there.
 type listing struct {
-	Version     int        `json:"version"`
-	Directories []string   `json:"directories,omitzero"`
-	Releases    []string   `json:"releases,omitzero"`
-	StorePaths  []string   `json:"storePaths,omitzero"`
-	StorePath   string     `json:"storePath,omitempty"`
-	Entry       *jsonEntry `json:"entry,omitempty"`
+	Version     int      `json:"version"`
+	Directories []string `json:"directories,omitzero"`
+	Releases    []string `json:"releases,omitzero"`
+	StorePaths  []string `json:"storePaths,omitzero"`
+	StorePath   string   `json:"storePath,omitempty"`
+
+	Outputs map[string]storepath.Path `json:"outputs,omitempty"` // of a job
+	Entry   *jsonEntry                `json:"entry,omitempty"`
 }
 
 // names lists words; in JSON they are the list that in returns.

@@ -325,10 +325,7 @@ func (s *session) jobsOf(id fusefs.ReleaseID, roots []backup.Root) []fusefs.Job 
 	if len(roots) > 0 && len(old) == len(roots) && &old[0] == &roots[0] {
 		return s.made[id]
 	}
-	jobs := make([]fusefs.Job, len(roots))
-	for i, r := range roots {
-		jobs[i] = fusefs.Job{Name: r.Job, System: r.System, Output: r.Output, NixName: r.NixName, DrvPath: r.DrvPath, Path: r.StorePath}
-	}
+	jobs := jobsOf(roots)
 	s.raw[id], s.made[id] = roots, jobs
 	return jobs
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -55,6 +54,7 @@ directory; Nix is not needed:
 
   narvault restore /media/backup disnix/disnix-0.3 --to /srv/rescue
   narvault restore /media/backup <hash>-disnix-0.3/share/doc --to .
+  narvault restore /media/backup jobs/disnix/disnix-0.3/build.x86_64-linux --to .
 
 Store paths are called DIR/HASH-NAME there, anything else by its last name. A
 tree gets its name when all of it was verified against the hash in the backup
@@ -148,8 +148,8 @@ func (c *restoreCommand) unpack(ctx context.Context, b *backup.Backup, names []s
 
 // unpackItems returns what an argument names.
 func unpackItems(b *backup.Backup, name string) ([]backup.UnpackItem, error) {
-	if p, ok := wholePath(b, name); ok {
-		return []backup.UnpackItem{{Path: p}}, nil
+	if whole := wholePaths(b, name); whole != nil {
+		return wholeItems(whole), nil
 	}
 	place, err := find(b, name)
 	if err != nil {
@@ -163,30 +163,14 @@ func unpackItems(b *backup.Backup, name string) ([]backup.UnpackItem, error) {
 	if err != nil {
 		return nil, err
 	}
-	var items []backup.UnpackItem
-	for _, p := range closure {
-		items = append(items, backup.UnpackItem{Path: p})
-	}
-	return items, nil
+	return wholeItems(closure), nil
 }
 
-// wholePath returns the store path that an argument names, if it is one that the
-// backup has and nothing below it. Its archive, which may be damaged, is not
-// opened.
-func wholePath(b *backup.Backup, name string) (storepath.Path, bool) {
-	dir, base := path.Split(strings.TrimRight(name, "/"))
-	if dir != "" && dir != "store/" && dir != b.Cache.StoreDir()+"/" {
-		return "", false
+func wholeItems(paths []storepath.Path) (items []backup.UnpackItem) {
+	for _, p := range paths {
+		items = append(items, backup.UnpackItem{Path: p})
 	}
-	hash := base
-	if p, err := storepath.Parse(base); err == nil {
-		hash = p.Hash()
-	}
-	info, err := b.Cache.NarInfo(hash)
-	if err != nil || hash != base && string(info.StorePath) != base {
-		return "", false
-	}
-	return info.StorePath, true
+	return items
 }
 
 // limits says what the file system cannot hold.

@@ -47,8 +47,9 @@ func (c *restoreCommand) toStore(ctx context.Context, b *backup.Backup, names []
 
 // ask adds what an argument names to a request.
 func (c *restoreCommand) ask(req *backup.RestoreRequest, b *backup.Backup, name string) error {
-	if p, ok := wholePath(b, name); ok {
-		return c.askPath(req, p)
+	if whole := wholePaths(b, name); whole != nil {
+		c.askPaths(req, whole)
+		return nil
 	}
 	place, err := find(b, name)
 	if err != nil {
@@ -59,7 +60,8 @@ func (c *restoreCommand) ask(req *backup.RestoreRequest, b *backup.Backup, name 
 		if n.Entry != 0 {
 			return usageErrorf("%s is in a store path, and a Nix store takes whole ones only: give --to DIR to restore what is in it", name)
 		}
-		return c.askPath(req, n.Path)
+		c.askPaths(req, []storepath.Path{n.Path})
+		return nil
 	}
 	closure, err := b.WholeClosure(place.ID)
 	if err != nil {
@@ -84,12 +86,14 @@ func (c *restoreCommand) ask(req *backup.RestoreRequest, b *backup.Backup, name 
 	return err
 }
 
-func (c *restoreCommand) askPath(req *backup.RestoreRequest, p storepath.Path) error {
-	req.Paths = append(req.Paths, p)
-	if c.addRoot != "" {
+func (c *restoreCommand) askPaths(req *backup.RestoreRequest, paths []storepath.Path) {
+	req.Paths = append(req.Paths, paths...)
+	if c.addRoot == "" {
+		return
+	}
+	for _, p := range paths {
 		req.Roots = append(req.Roots, backup.GCRoot{Link: filepath.Join(c.addRoot, string(p)), Path: p})
 	}
-	return nil
 }
 
 // remedied says what to do about rights and trust.

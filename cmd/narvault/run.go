@@ -139,8 +139,8 @@ func (c *runCommand) bins(b *backup.Backup, names []string) ([]string, error) {
 
 // runRoots returns the store paths that an argument of run stands for.
 func runRoots(b *backup.Backup, name string) ([]storepath.Path, error) {
-	if p, ok := wholePath(b, name); ok {
-		return []storepath.Path{p}, nil
+	if whole := wholePaths(b, name); whole != nil {
+		return whole, nil
 	}
 	place, err := find(b, name)
 	if err != nil {

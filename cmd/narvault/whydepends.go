@@ -71,7 +71,7 @@ func (c *whyDependsCommand) run(dir, from, to string) error {
 
 // storePath returns the store path that a PATH argument is in.
 func storePath(b *backup.Backup, name string) (storepath.Path, error) {
-	place, err := b.Find(name, false)
+	place, err := findPath(b, name, false)
 	if err != nil {
 		return "", err
 	}
