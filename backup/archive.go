@@ -164,7 +164,7 @@ func (a *archiver) verifyContent(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	j.warnings = listing.Warnings(a.store.RealPath(j.info.Path))
+	j.warnings = listing.Warnings(j.info.Path.In(a.store.Dir()))
 	j.listing, err = listingJSON(listing)
 	return err
 }

@@ -200,7 +200,7 @@ func (s *CacheStore) Dump(ctx context.Context, w io.Writer, p storepath.Path) (*
 		return nil, nil, err
 	}
 	defer archive.Close()
-	return unpackNAR(ctx, w, archive)
+	return unpackNAR(ctx, w, archive, p.In(s.Dir()))
 }
 
 // packed opens the NAR file of a path if it is to be taken over as it is; nil
@@ -226,8 +226,8 @@ func (s *CacheStore) packed(p storepath.Path) (*packedNAR, error) {
 }
 
 // unpackNAR writes the NAR in an archive to w, verified, and makes its listing
-// on the way.
-func unpackNAR(ctx context.Context, w io.Writer, archive *narread.Archive) (*nar.Listing, []string, error) {
+// on the way. The warnings are those of Listing.Warnings, below root.
+func unpackNAR(ctx context.Context, w io.Writer, archive *narread.Archive, root string) (*nar.Listing, []string, error) {
 	pr, pw := io.Pipe()
 	lister := newLister(pr)
 	_, err := archive.WriteTo(io.MultiWriter(Interruptible(ctx, w), pw))
@@ -239,11 +239,7 @@ func unpackNAR(ctx context.Context, w io.Writer, archive *narread.Archive) (*nar
 	if listErr != nil { // verified, and yet no NAR
 		return nil, nil, listErr
 	}
-	var warnings []string
-	if deviation := listing.Deviation(); deviation != nil {
-		warnings = append(warnings, fmt.Sprintf("newer Nix refuses this NAR: %v", deviation))
-	}
-	return listing, warnings, nil
+	return listing, listing.Warnings(root), nil
 }
 
 // A lister makes the listing of a NAR that is streamed by.

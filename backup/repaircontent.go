@@ -80,7 +80,7 @@ func (d *narReading) run(ctx context.Context, cache *bincache.Cache, info *narin
 		return err
 	}
 	defer archive.Close()
-	listing, _, err := unpackNAR(ctx, io.Discard, archive)
+	listing, _, err := unpackNAR(ctx, io.Discard, archive, "")
 	if err != nil {
 		return err
 	}

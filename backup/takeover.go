@@ -76,7 +76,7 @@ func (a *archiver) verifyCopy(ctx context.Context, j *job, name string) error {
 		return err
 	}
 	defer archive.Close()
-	listing, warnings, err := unpackNAR(ctx, a.progress, archive)
+	listing, warnings, err := unpackNAR(ctx, a.progress, archive, j.info.Path.In(a.store.Dir()))
 	if err != nil {
 		return err
 	}
