@@ -16,6 +16,10 @@ import (
 // has not yet, and returns their names. Each is verified when it is copied; one
 // that is damaged is an error, and does not keep the others.
 func CopyDumps(ctx context.Context, dir string, from *Backup, o LockOptions) (copied []string, err error) {
+	return copyDumps(ctx, disk.OS{}, dir, from, o)
+}
+
+func copyDumps(ctx context.Context, fsys disk.FS, dir string, from *Backup, o LockOptions) (copied []string, err error) {
 	dumps, err := readDumps(from.path(dumpsDir))
 	if err != nil || len(dumps) == 0 {
 		return nil, err
@@ -25,7 +29,7 @@ func CopyDumps(ctx context.Context, dir string, from *Backup, o LockOptions) (co
 		return nil, err
 	}
 	defer lock.Close()
-	a := &dumpAdder{fsys: disk.OS{}, dir: filepath.Join(dir, dumpsDir)}
+	a := &dumpAdder{fsys: fsys, dir: filepath.Join(dir, dumpsDir)}
 	if err := disk.MkdirAll(a.fsys, dir, a.dir); err != nil {
 		return nil, fmt.Errorf("copy dumps: %w", err)
 	}
@@ -55,16 +59,16 @@ func (a *dumpAdder) copy(ctx context.Context, d *Dump) error {
 		_, err = io.Copy(io.Discard, text)
 		err = errors.Join(err, text.Close())
 	}
+	of := *d
+	of.File = filepath.Join(a.dir, filepath.Base(d.File))
 	if err == nil && d.Version != 0 {
-		of := *d
-		of.File = filepath.Join(a.dir, filepath.Base(d.File))
 		err = (&dumpAdder{fsys: a.fsys, dump: &of}).describe()
-	}
-	if err == nil {
-		err = a.fsys.Rename(temp, filepath.Join(a.dir, filepath.Base(d.File)))
 	}
 	if err != nil {
 		return errors.Join(err, a.fsys.Remove(temp))
+	}
+	if err := a.fsys.Rename(temp, of.File); err != nil {
+		return errors.Join(err, a.fsys.Remove(temp), a.fsys.Remove(of.File+dumpInfoExt))
 	}
 	return a.fsys.SyncDir(a.dir)
 }

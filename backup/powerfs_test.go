@@ -258,6 +258,9 @@ func (p *powerFS) crash() {
 			ops[i].undo()
 		}
 	}
+	// What is there now is what is on the disk, for who begins anew (revive).
+	clear(p.files)
+	clear(p.pending)
 }
 
 // A powerFile knows how much of it is durable.

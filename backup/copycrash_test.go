@@ -1,0 +1,140 @@
+package backup
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/narvault/narvault/index/bincache"
+	"github.com/narvault/narvault/narread/storepath"
+)
+
+// A copyScene is a backup with a release of Hydra's, with its log and a dump, to
+// be copied into one that has another release already.
+type copyScene struct {
+	from     *Backup
+	id       ReleaseID
+	template string // the backup to copy into
+	want     map[string][]byte
+}
+
+func newCopyScene(t *testing.T) *copyScene {
+	store, req := hydraScene(t)
+	big := store.add("big", strings.Repeat("big ", 100_000))
+	req.Record.Roots = append(req.Record.Roots, Root{Job: "big", NixName: "big-1", StorePath: big, DrvPath: req.Record.Roots[0].DrvPath, Output: "out"})
+	log := filepath.Join(t.TempDir(), "log")
+	if err := os.WriteFile(log, []byte("built"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	req.Logs = map[storepath.Path]string{req.Record.Roots[0].DrvPath: log}
+	dir := filepath.Join(t.TempDir(), "from")
+	mustRun(t, dir, store, req)
+	mustAddDump(t, dir, dumpOf("hydra", strings.Repeat("row\n", 50_000)))
+	from, err := Open(dir, bincache.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { from.Close() })
+	s := &copyScene{from: from, id: req.Release, template: filepath.Join(t.TempDir(), "to"), want: make(map[string][]byte)}
+	mustRun(t, s.template, store, request("first", store.add("first", "first", req.Record.Roots[1].StorePath)))
+	for _, pattern := range []string{"releases/hello/hello-1.0/*", "cache/*.narinfo", "cache/*.ls", "cache/nar/*", "cache/log/*", "hydra/*"} {
+		names, err := filepath.Glob(from.path(pattern))
+		if err != nil || len(names) == 0 {
+			t.Fatalf("%s: %v, %v", pattern, names, err)
+		}
+		for _, name := range names {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.want[name[len(dir):]] = text
+		}
+	}
+	return s
+}
+
+func (s *copyScene) copy(t *testing.T, fs *powerFS, dir string) error {
+	req := Request{}
+	if err := FromCache(s.from, false).request(s.id, &req); err != nil {
+		return err
+	}
+	if _, err := run(t.Context(), fs, dir, FromCache(s.from, false), req); err != nil {
+		return err
+	}
+	_, err := copyDumps(t.Context(), fs, dir, s.from, LockOptions{})
+	return err
+}
+
+// TestCopyCrashAnywhere cuts the power at each operation of copying a release and
+// a dump to another backup. What that had is whole, nothing is there in part, and
+// the next try completes it: then all files are those that were copied.
+func TestCopyCrashAnywhere(t *testing.T) {
+	testCopyFaults(t, errPower, (*powerFS).crash)
+}
+
+// TestCopyKillAnywhere is the same without a power cut at that time: it comes
+// when the next try has ended, and takes away nothing any more.
+func TestCopyKillAnywhere(t *testing.T) { testCopyFaults(t, errPower, func(*powerFS) {}) }
+
+// TestCopyDiskFullAnywhere lets one operation fail for lack of space.
+func TestCopyDiskFullAnywhere(t *testing.T) {
+	testCopyFaults(t, syscall.ENOSPC, func(*powerFS) {})
+}
+
+func testCopyFaults(t *testing.T, fault error, after func(*powerFS)) {
+	s := newCopyScene(t)
+	for op := 1; !t.Failed(); op++ {
+		dir := filepath.Join(t.TempDir(), "to")
+		if err := os.CopyFS(dir, os.DirFS(s.template)); err != nil {
+			t.Fatal(err)
+		}
+		fs := newPowerFS(t, op, fault, uint64(op))
+		err := s.copy(t, fs, dir)
+		if err != nil && !errors.Is(err, fault) {
+			t.Fatalf("operation %d: ended with %v", op, err)
+		}
+		done := fs.ops < op
+		after(fs)
+		checkWhole(t, dir, "p/first")
+		s.checkNothingWrong(t, dir)
+		if errors.Is(fault, syscall.ENOSPC) {
+			checkNoTemp(t, dir)
+		}
+		fs.revive()
+		if err := s.copy(t, fs, dir); err != nil {
+			t.Errorf("once more: %v", err)
+		}
+		fs.crash()
+		checkWhole(t, dir, "p/first", s.id.String())
+		for name := range s.want {
+			if !exists(dir + name) {
+				t.Errorf("%s is not there", name)
+			}
+		}
+		s.checkNothingWrong(t, dir)
+		if t.Failed() {
+			t.Errorf("it was operation %d", op)
+		}
+		if done {
+			t.Logf("%d operations", op-1)
+			return
+		}
+	}
+}
+
+// checkNothingWrong checks that no file of a copy differs from the original.
+func (s *copyScene) checkNothingWrong(t *testing.T, dir string) {
+	t.Helper()
+	for name, want := range s.want {
+		if filepath.Base(name) == releaseFile { // it has the time of the copy
+			continue
+		}
+		if got, err := os.ReadFile(dir + name); err == nil && !bytes.Equal(got, want) {
+			t.Errorf("%s is %.200q, not %.200q", name, got, want)
+		}
+	}
+}

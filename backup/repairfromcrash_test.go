@@ -1,0 +1,101 @@
+package backup
+
+import (
+	"bytes"
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/narvault/narvault/index/bincache"
+)
+
+// TestCrashRepairFrom stops a repair out of a copy of the backup at each
+// operation: NAR files, narinfos, the record of a release and a dump of a
+// database are each as they were, or as they have to be.
+func TestCrashRepairFrom(t *testing.T) {
+	testRepairFromFaults(t, errPower, func(fs *powerFS) { fs.crash() })
+}
+
+// TestKillRepairFrom is the same without a power cut.
+func TestKillRepairFrom(t *testing.T) { testRepairFromFaults(t, errPower, func(*powerFS) {}) }
+
+// TestDiskFullRepairFrom lets one operation fail for lack of space.
+func TestDiskFullRepairFrom(t *testing.T) {
+	testRepairFromFaults(t, syscall.ENOSPC, func(*powerFS) {})
+}
+
+func testRepairFromFaults(t *testing.T, fault error, after func(*powerFS)) {
+	template := newGCScene(t)
+	dump := mustAddDump(t, template.dir, dumpOf("hydra", strings.Repeat("row\n", 1000))).Dump
+	copied := filepath.Join(t.TempDir(), "copy")
+	if err := os.CopyFS(copied, os.DirFS(template.dir)); err != nil {
+		t.Fatal(err)
+	}
+	from, err := Open(copied, bincache.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	req := RepairRequest{From: []*Backup{from}, NoCheckSigs: true, Suspects: template.harm()}
+	template.write("", releasesDir, "p", "drop", closureFile)
+	template.write("no frames", dumpsDir, filepath.Base(dump.File))
+	req.Releases, req.Dumps = []ReleaseID{dropID}, []string{filepath.Base(dump.File)}
+	whole, harmed := contents(t, copied), contents(t, template.dir)
+	for op := 1; !t.Failed(); op++ {
+		dir := filepath.Join(t.TempDir(), "backup")
+		if err := os.CopyFS(dir, os.DirFS(template.dir)); err != nil {
+			t.Fatal(err)
+		}
+		fs := newPowerFS(t, op, fault, uint64(op))
+		_, err := repair(t.Context(), fs, dir, req)
+		if err != nil && !errors.Is(err, fault) {
+			t.Fatalf("operation %d: ended with %v", op, err)
+		}
+		done := fs.ops < op
+		after(fs)
+		if errors.Is(fault, syscall.ENOSPC) {
+			checkNoTemp(t, dir)
+		}
+		now := contents(t, dir)
+		for name, text := range whole {
+			if !bytes.Equal(now[name], text) && !bytes.Equal(now[name], harmed[name]) {
+				t.Errorf("%s is neither what it was nor what it has to be: %.200q", name, now[name])
+			}
+		}
+		if r, err := repair(t.Context(), memory{}, dir, req); err != nil || len(r.Quarantined)+len(r.Lost) > 0 {
+			t.Errorf("the repair after it: %+v, %v", r, err)
+		}
+		if now := contents(t, dir); !maps.EqualFunc(now, whole, bytes.Equal) {
+			t.Errorf("there are\n%q, not\n%q, or they differ", slices.Sorted(maps.Keys(now)), slices.Sorted(maps.Keys(whole)))
+		}
+		if t.Failed() {
+			t.Errorf("it was operation %d", op)
+		}
+		if done {
+			t.Logf("%d operations", op-1)
+			return
+		}
+	}
+}
+
+// contents returns the files of a backup, but for locks and temporary ones.
+func contents(t *testing.T, dir string) map[string][]byte {
+	t.Helper()
+	files := make(map[string][]byte)
+	err := filepath.WalkDir(dir, func(name string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || isTemp(d.Name()) || filepath.Dir(name) == filepath.Join(dir, locksDir) {
+			return err
+		}
+		files[name[len(dir):]], err = os.ReadFile(name)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
