@@ -126,8 +126,8 @@ func (r *repairer) stillLost(ctx context.Context, l lost) (bool, error) {
 	if !r.goes(l) {
 		return false, nil
 	}
-	now, err := r.narInfoText(l.hash)
-	if err != nil || !bytes.Equal(now, l.seen) {
+	now, unread, err := r.narInfoText(l.hash)
+	if err != nil || unread != nil || !bytes.Equal(now, l.seen) {
 		return false, err
 	}
 	if l.truth == nil || !bytes.Equal(l.truth.text, now) {
@@ -135,7 +135,7 @@ func (r *repairer) stillLost(ctx context.Context, l lost) (bool, error) {
 	}
 	clear(r.read)
 	d, err := r.readNAR(ctx, l.truth.info)
-	return err == nil && d.err != nil, err
+	return err == nil && d.err != nil && !Unreadable(d.err), err
 }
 
 // reportLost names what stays as it is.

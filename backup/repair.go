@@ -333,12 +333,15 @@ func (r *repairer) name(p storepath.Path) {
 // mendPath repairs the narinfo and the NAR file of a store path. It returns what
 // its narinfo says now, nil if the path is lost.
 func (r *repairer) mendPath(ctx context.Context, hash string, doubtful bool) (*narinfo.NarInfo, error) {
-	seen, err := r.narInfoText(hash)
+	seen, unread, err := r.narInfoText(hash)
 	if err != nil {
 		return nil, err
 	}
-	l := lost{hash: hash, path: r.req.Names[hash], seen: seen}
+	l := lost{hash: hash, path: r.req.Names[hash], seen: seen, unreadable: unread != nil}
 	accounts, why := r.own(hash, seen, doubtful)
+	if unread != nil {
+		why = append(why, fmt.Sprintf("its narinfo: %v", unread))
+	}
 	if len(accounts) == 0 {
 		more, err := r.others(ctx, hash)
 		if err != nil {
@@ -372,13 +375,16 @@ func (r *repairer) mendPath(ctx context.Context, hash string, doubtful bool) (*n
 }
 
 // narInfoText returns the bytes of a narinfo, damaged or not; nil if there is
-// none, or none that can be read.
-func (r *repairer) narInfoText(hash string) ([]byte, error) {
-	_, text, err := r.b.Cache.NarInfoText(hash)
+// none, or none that can be read: unread says why it may be all right.
+func (r *repairer) narInfoText(hash string) (text []byte, unread, err error) {
+	_, text, err = r.b.Cache.NarInfoText(hash)
 	if text != nil || err == nil {
-		return text, nil
+		return text, nil, nil
 	}
-	return nil, r.b.Cache.Present()
+	if Unreadable(err) {
+		unread = err
+	}
+	return nil, unread, r.b.Cache.Present()
 }
 
 // put publishes what is known of a store path with the NAR file that was found.
@@ -438,7 +444,7 @@ func (r *repairer) publish(ctx context.Context, hash string, seen, text, listing
 		}
 	}
 	return r.held.exclusively(ctx, func() error {
-		now, err := r.narInfoText(hash)
+		now, _, err := r.narInfoText(hash)
 		if err != nil || !bytes.Equal(now, seen) {
 			return err
 		}

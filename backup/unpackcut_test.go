@@ -64,7 +64,7 @@ func newCutScene(t *testing.T) *cutScene {
 	for _, p := range []storepath.Path{lib, zeros, top} {
 		s.items = append(s.items, UnpackItem{Path: p})
 	}
-	if s.fs, err = blockfs.Make(filepath.Join(t.TempDir(), "disk"), t.TempDir(), 8); err != nil {
+	if s.fs, err = blockfs.Make(filepath.Join(t.TempDir(), "disk"), t.TempDir(), 16); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

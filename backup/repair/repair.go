@@ -179,7 +179,7 @@ func add(s *backup.Suspects, f *check.Finding) {
 	case check.Listing:
 		s.Listings = append(s.Listings, strings.TrimSuffix(path.Base(f.File), lsExt))
 	case check.Release:
-		if strings.Contains(f.File, "/previous/") {
+		if strings.Contains(f.File, "/previous/") && f.Severity == check.Damage {
 			s.Misfits = append(s.Misfits, misfitOf(f))
 		}
 		s.Releases = append(s.Releases, f.Releases...)

@@ -6,11 +6,17 @@ package blockfs
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // An FS is a mounted file system. Its methods are not safe for concurrent use.
@@ -33,7 +39,7 @@ func Make(image, dir string, mib int64) (*FS, error) {
 	}
 	// All of it at once: what would be done later in the background changes
 	// the disk when nobody wrote.
-	if err := run("mkfs.ext4", "-q", "-b", "1024", "-J", "size=1", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0", image); err != nil {
+	if err := run("mkfs.ext4", "-q", "-b", "4096", "-J", "size=4", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0", image); err != nil {
 		return nil, err
 	}
 	return Mount(image, dir)
@@ -86,6 +92,114 @@ func copySparse(out *os.File, in io.Reader) error {
 			return err
 		}
 	}
+}
+
+// Break makes the disk fail under the content of one file: whoever reads it gets
+// EIO. All else on the file system can be read.
+func (f *FS) Break(name string) error {
+	out, err := exec.Command("findmnt", "--noheadings", "--output", "SOURCE", "--mountpoint", f.Dir).Output()
+	if err != nil {
+		return err
+	}
+	device := strings.TrimSpace(string(out))
+	// The last block of the disk, which what is written later must not get, is
+	// not kept for ext4's own needs.
+	if err := os.WriteFile(filepath.Join("/sys/fs/ext4", filepath.Base(device), "reserved_clusters"), []byte("0"), 0); err != nil {
+		return err
+	}
+	block, size, err := f.setApart(name)
+	if err != nil {
+		return fmt.Errorf("break %s: %w", name, err)
+	}
+	// From here on the disk ends before it.
+	if err := os.Truncate(f.image, block*size); err != nil {
+		return err
+	}
+	if err := run("losetup", "--set-capacity", device); err != nil {
+		return err
+	}
+	if err := forget(name); err != nil {
+		return err
+	}
+	if _, err := os.ReadFile(name); !errors.Is(err, unix.EIO) {
+		return fmt.Errorf("break %s: reading it gives %v", name, err)
+	}
+	return nil
+}
+
+// setApart moves the content of a file behind that of all others, and returns
+// its first block, and the size of a block.
+func (f *FS) setApart(name string) (block, size int64, err error) {
+	content, err := os.ReadFile(name)
+	if err != nil {
+		return 0, 0, err
+	}
+	dir, err := os.MkdirTemp(f.Dir, "apart-")
+	if err != nil {
+		return 0, 0, err
+	}
+	defer os.RemoveAll(dir)
+	var st unix.Statfs_t
+	if err := unix.Statfs(f.Dir, &st); err != nil {
+		return 0, 0, err
+	}
+	// Copies until the disk is full: one of them is the last on it.
+	n := 0
+	for ; err == nil; n++ {
+		err = os.WriteFile(filepath.Join(dir, strconv.Itoa(n)), content, 0o644)
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		return 0, 0, err
+	}
+	if err := f.sync(); err != nil {
+		return 0, 0, err
+	}
+	last := ""
+	for i := range n - 1 {
+		copied := filepath.Join(dir, strconv.Itoa(i))
+		at, err := firstBlock(copied)
+		if err != nil {
+			return 0, 0, err
+		}
+		if at > block {
+			block, last = at, copied
+		}
+	}
+	return block, st.Bsize, os.Rename(last, name)
+}
+
+// forget drops the content of a file, which is on the disk, from memory.
+func forget(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+}
+
+// sync lets all reach the disk.
+func (f *FS) sync() error {
+	dir, err := os.Open(f.Dir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return unix.Syncfs(int(dir.Fd()))
+}
+
+// firstBlock asks where on the disk a file begins (FIBMAP of linux/fs.h).
+func firstBlock(name string) (int64, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	block := int32(0)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), 1, uintptr(unsafe.Pointer(&block))); errno != 0 {
+		return 0, errno
+	}
+	return int64(block), nil
 }
 
 // Close unmounts it.
