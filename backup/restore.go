@@ -2,10 +2,12 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/narvault/narvault/backup/nixstore"
@@ -51,7 +53,7 @@ type LeftOutPath struct {
 // out, with those that refer to it, and told in the result. In the end the store
 // is asked whether it has all.
 //
-// Errors wrap nixstore.ErrUntrusted and nixstore.ErrNoRights where they apply.
+// Errors wrap *UntrustedError and nixstore.ErrNoRights where they apply.
 // What was restored before one stays, and the next run goes on from there.
 func (b *Backup) Restore(ctx context.Context, store *nixstore.Store, req RestoreRequest) (*RestoreResult, error) {
 	start := time.Now()
@@ -197,10 +199,34 @@ func (r *restoring) addPath(ctx context.Context, importer *nixstore.Importer, in
 		return err
 	}
 	defer archive.Close()
-	return importer.Add(ctx, nixstore.PathInfo{
+	err = importer.Add(ctx, nixstore.PathInfo{
 		Path: info.StorePath, NarHash: info.NarHash, NarSize: info.NarSize,
 		References: info.References, Deriver: info.Deriver, Sigs: info.Sigs, CA: info.CA,
 	}, reported{archive, r.req.Progress.Read})
+	if errors.Is(err, nixstore.ErrUntrusted) {
+		return &UntrustedError{Keys: keyNames(info.Sigs), err: err}
+	}
+	return err
+}
+
+// An UntrustedError says that Nix did not take a store path from this user. It
+// wraps nixstore.ErrUntrusted.
+type UntrustedError struct {
+	Keys []string // the names of the keys that have signed it, sorted
+	err  error
+}
+
+func (e *UntrustedError) Error() string { return e.err.Error() }
+func (e *UntrustedError) Unwrap() error { return e.err }
+
+// keyNames returns the names of the keys that made signatures.
+func keyNames(sigs []string) (names []string) {
+	for _, sig := range wellFormed(sigs) {
+		name, _, _ := strings.Cut(sig, ":")
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // reported tells how much of an archive was written.

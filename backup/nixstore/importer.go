@@ -160,10 +160,44 @@ func explained(err error) error {
 		{"readonly database", ErrNoRights},
 	} {
 		if strings.Contains(command.Stderr, known.words) {
-			return fmt.Errorf("%w: %w", known.err, err)
+			return &refusal{known.err, command}
 		}
 	}
 	return err
+}
+
+// A refusal is an error of Nix that one sentence can say: ErrUntrusted or
+// ErrNoRights. What else Nix wrote, warnings about settings for example, is in
+// the *CommandError that it wraps.
+type refusal struct {
+	kind    error
+	command *CommandError
+}
+
+func (r *refusal) Error() string {
+	if r.kind == ErrUntrusted {
+		return r.kind.Error()
+	}
+	return fmt.Sprintf("%v (%s)", r.kind, complaint(r.command.Stderr))
+}
+
+func (r *refusal) Unwrap() []error { return []error{r.kind, r.command} }
+
+// complaint returns what Nix says last of what went wrong: newer versions tell
+// the circumstances before it, in several lines.
+func complaint(stderr string) string {
+	_, text, found := strings.Cut(stderr, "error: ")
+	for found {
+		var rest string
+		if _, rest, found = strings.Cut(text, "error: "); found {
+			text = rest
+		}
+	}
+	if text == "" {
+		text = stderr
+	}
+	text, _, _ = strings.Cut(text, "\n")
+	return text
 }
 
 // Reserve adds temporary roots for paths that are going to be added: from when

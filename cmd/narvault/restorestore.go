@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/narvault/narvault/backup"
 	"github.com/narvault/narvault/backup/nixstore"
@@ -98,10 +99,14 @@ func (c *restoreCommand) askPaths(req *backup.RestoreRequest, paths []storepath.
 
 // remedied says what to do about rights and trust.
 func (c *restoreCommand) remedied(b *backup.Backup, err error) error {
+	var untrusted *backup.UntrustedError
 	switch {
-	case errors.Is(err, nixstore.ErrUntrusted):
-		return fmt.Errorf("%w: restore as root, have an administrator add you to trusted-users in nix.conf, "+
-			"or have him add the public key of who signed %s to trusted-public-keys", err, b.Dir())
+	case errors.As(err, &untrusted):
+		key := fmt.Sprintf("sign it (\"narvault sign %s --sign-key FILE\") with a key that is in its trusted-public-keys", b.Dir())
+		if len(untrusted.Keys) > 0 {
+			key = "have him add a public key of who signed it to trusted-public-keys there (" + strings.Join(untrusted.Keys, ", ") + ")"
+		}
+		return fmt.Errorf("%w: restore as root, have an administrator add you to trusted-users in nix.conf, or %s", err, key)
 	case errors.Is(err, nixstore.ErrNoRights):
 		return fmt.Errorf("%w: restore as root, start the Nix daemon, or give a store of your own with --store DIR", err)
 	}

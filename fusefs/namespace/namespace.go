@@ -177,6 +177,12 @@ func (c Command) child(self []string, pipes []*os.File, attr *syscall.SysProcAtt
 // explain says what to do when there can be no namespace.
 func explain(err error) string {
 	text := fmt.Sprintf("make a private namespace: %v", err)
+	if os.Geteuid() == 0 {
+		if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES) {
+			text += ": the root of this container may not: run it outside, or let the container have the capability SYS_ADMIN"
+		}
+		return text
+	}
 	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EINVAL) {
 		text += ": this system does not let its users make user namespaces " +
 			"(sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns): " +

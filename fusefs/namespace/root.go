@@ -13,13 +13,46 @@ import (
 // mounts puts the store paths where they belong.
 func (c Command) mounts() error {
 	// Whatever is mounted from now on is ours alone.
-	if err := mount("", "/", unix.MS_REC|unix.MS_PRIVATE); err != nil {
+	if err := c.private(); err != nil {
 		return err
 	}
 	if st, err := os.Stat(c.StoreDir); err == nil && st.IsDir() {
 		return mount(c.Store, c.StoreDir, unix.MS_BIND|unix.MS_REC)
 	}
 	return c.newRoot()
+}
+
+// private keeps what is mounted in this namespace from being mounted in others.
+func (c Command) private() error {
+	const flags = unix.MS_REC | unix.MS_PRIVATE
+	err := mount("", "/", flags)
+	if !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	// The root is a directory of a rescue system's chroot(8), not a mount. Those it
+	// is in are beyond it: ".." leads there when the root is no parent of where we
+	// are.
+	root, err := os.Open("/")
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := unix.Chroot(c.Root); err != nil {
+		return fmt.Errorf("chroot: %w", err)
+	}
+	if err := unix.Chdir(strings.Repeat("../", unix.PathMax/4)); err != nil {
+		return fmt.Errorf("find the root of the namespace: %w", err)
+	}
+	if err := mount("", ".", flags); err != nil {
+		return err
+	}
+	if err := unix.Fchdir(int(root.Fd())); err != nil {
+		return fmt.Errorf("chdir to /: %w", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return fmt.Errorf("chroot: %w", err)
+	}
+	return nil
 }
 
 // newRoot makes a root that is like the old one, with the store directory.
