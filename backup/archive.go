@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread"
 	"github.com/narvault/narvault/narread/nar"
@@ -26,7 +27,7 @@ import (
 type archiver struct {
 	fsys     disk.FS
 	backup   *Backup
-	lock     *backupLock
+	lock     *lock.Lock
 	keys     []SignKey // sign what is written
 	store    Store
 	packer   *narPacker
@@ -183,7 +184,7 @@ func (t *tempNAR) discard(fsys disk.FS) error {
 // dump writes the NAR of a store path to a temporary file. The NarHash that Nix
 // recorded decides whether what was read is what was registered.
 func (a *archiver) dump(ctx context.Context, j *job) error {
-	file, err := a.fsys.CreateTemp(a.backup.cachePath(narDir))
+	file, err := a.fsys.CreateTemp(a.backup.cachePath(bincache.NARDir))
 	if err != nil {
 		return fmt.Errorf("archive %s: %w", j.info.Path, err)
 	}
@@ -207,7 +208,7 @@ func (a *archiver) dump(ctx context.Context, j *job) error {
 		FileHash:    fileSum.sum(), FileSize: fileSum.size,
 		NarHash: j.info.NarHash, NarSize: j.info.NarSize,
 	}
-	j.temp.URL = path.Join(narDir, j.temp.FileHash.Nix32()+narExtension(a.packer.compression))
+	j.temp.URL = path.Join(bincache.NARDir, j.temp.FileHash.Nix32()+narExtension(a.packer.compression))
 	j.warnings = warnings
 	j.listing, err = listingJSON(listing)
 	return err

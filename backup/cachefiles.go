@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
 )
@@ -69,7 +70,7 @@ func (c *CacheFiles) Stat(name string) (CacheFile, error) {
 		return CacheFile{}, err
 	}
 	info, err := c.stat(name)
-	if errors.Is(err, fs.ErrNotExist) && slices.Contains(cacheDirs, name) {
+	if errors.Is(err, fs.ErrNotExist) && slices.Contains(bincache.Dirs(), name) {
 		return CacheFile{Dir: true, ModTime: time.Unix(1, 0)}, nil
 	}
 	if errors.Is(err, fs.ErrNotExist) && name == bincache.InfoFile {
@@ -125,22 +126,17 @@ func (c *CacheFiles) allowed(name string) error {
 	if !fs.ValidPath(name) || hidden(base) {
 		return notShown(name)
 	}
-	if hash, ok := strings.CutSuffix(base, narInfoExt); ok && dir == "" {
+	if hash, ok := strings.CutSuffix(base, bincache.NarInfoExt); ok && dir == "" {
 		_, err := c.live.Cache.NarInfo(hash)
 		return err
 	}
 	return nil
 }
 
-const (
-	narInfoExt = ".narinfo"
-	lsExt      = ".ls"
-)
-
 // hidden reports whether a file is temporary, a lock, or none of a cache. Nix
 // appends ".tmp.<process>.<number>" while it writes.
 func hidden(base string) bool {
-	if strings.HasPrefix(base, ".") || strings.HasSuffix(base, "~") || base == lockFile {
+	if strings.HasPrefix(base, ".") || strings.HasSuffix(base, "~") || base == layout.LockFile {
 		return true
 	}
 	bare := base
@@ -173,7 +169,7 @@ func (c *CacheFiles) Names(dir string) ([]string, error) {
 	}
 	info, err := c.stat(dir)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && slices.Contains(cacheDirs, dir):
+	case errors.Is(err, fs.ErrNotExist) && slices.Contains(bincache.Dirs(), dir):
 		return nil, nil
 	case err != nil:
 		return nil, err
@@ -223,7 +219,7 @@ func (c *CacheFiles) read(dir string, paths []storepath.Path) ([]string, error) 
 		}
 	}
 	if dir == "" {
-		for _, always := range cacheDirs {
+		for _, always := range bincache.Dirs() {
 			names = append(names, always+"/")
 		}
 		names = append(names, bincache.InfoFile)
@@ -255,13 +251,13 @@ func ofCache(name string) bool {
 	if strings.Contains(name, "/") || name == bincache.InfoFile {
 		return true
 	}
-	hash, ok := strings.CutSuffix(name, lsExt)
+	hash, ok := strings.CutSuffix(name, bincache.ListingExt)
 	return ok && storepath.ValidHash(hash) || strings.Contains(name, ".nar")
 }
 
 // good reports whether a file at the top is no narinfo, or one of paths.
 func good(name string, paths []storepath.Path) bool {
-	hash, ok := strings.CutSuffix(name, narInfoExt)
+	hash, ok := strings.CutSuffix(name, bincache.NarInfoExt)
 	if !ok {
 		return true
 	}

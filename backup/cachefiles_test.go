@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 )
 
@@ -29,7 +30,7 @@ func openFiles(t *testing.T, dir string) *CacheFiles {
 
 func TestCacheFilesShowOnlyTheCache(t *testing.T) {
 	dir, _, top := backedUp(t, "zstd")
-	at := func(name string) string { return filepath.Join(dir, cacheDir, name) }
+	at := func(name string) string { return filepath.Join(dir, layout.CacheDir, name) }
 	check := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -37,15 +38,15 @@ func TestCacheFilesShowOnlyTheCache(t *testing.T) {
 		}
 	}
 	put := func(name, text string) { t.Helper(); check(os.WriteFile(at(name), []byte(text), 0o644)) }
-	info, err := os.ReadFile(at(top.Hash() + narInfoExt))
+	info, err := os.ReadFile(at(top.Hash() + bincache.NarInfoExt))
 	check(err)
 	evil := strings.Repeat("0", 32)
-	put(evil+narInfoExt, strings.NewReplacer(string(top), evil+"-out", "URL: nar/", "URL: ../").Replace(string(info)))
+	put(evil+bincache.NarInfoExt, strings.NewReplacer(string(top), evil+"-out", "URL: nar/", "URL: ../").Replace(string(info)))
 	put("nar/real.nar", "real")
 	put("old.nar.xz", "at the top, as nix-push had it")
 	hidden := []string{
 		"lock", "notes.txt", ".narvault-1.tmp", "nar/x.nar.tmp.12.3", "nar/x.nar.tmp", "nar/y~", "nar/.z", "short.narinfo", "nar/pipe",
-		"nar/out", "nar/dangling", "nar/round", "nar/x.lock", evil + narInfoExt,
+		"nar/out", "nar/dangling", "nar/round", "nar/x.lock", evil + bincache.NarInfoExt,
 	}
 	for _, name := range hidden[:8] {
 		put(name, "x")
@@ -84,7 +85,7 @@ func TestCacheFilesShowOnlyTheCache(t *testing.T) {
 			}
 		}
 	}
-	for _, want := range []string{"nar/", "log/", "realisations/", "build-trace-v2/", "nix-cache-info", top.Hash() + narInfoExt, top.Hash() + lsExt, "nar/real.nar", "nar/alias.nar", "old.nar.xz"} {
+	for _, want := range []string{"nar/", "log/", "realisations/", "build-trace-v2/", "nix-cache-info", top.Hash() + bincache.NarInfoExt, top.Hash() + bincache.ListingExt, "nar/real.nar", "nar/alias.nar", "old.nar.xz"} {
 		if !slices.Contains(all, want) {
 			t.Errorf("%s is not listed", want)
 		}
@@ -102,7 +103,7 @@ func TestCacheFilesShowOnlyTheCache(t *testing.T) {
 			t.Errorf("%s: stat: %v; open: %v", name, statErr, err)
 		}
 		var damage *bincache.DamageError
-		if gone := errors.Is(statErr, fs.ErrNotExist) && errors.Is(err, fs.ErrNotExist); name == evil+narInfoExt {
+		if gone := errors.Is(statErr, fs.ErrNotExist) && errors.Is(err, fs.ErrNotExist); name == evil+bincache.NarInfoExt {
 			if gone || !errors.As(err, &damage) {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -116,8 +117,8 @@ func TestCacheFilesShowOnlyTheCache(t *testing.T) {
 func TestCacheFilesTime(t *testing.T) {
 	dir, _, top := backedUp(t, "none")
 	c := openFiles(t, dir)
-	name := top.Hash() + lsExt
-	file := filepath.Join(dir, cacheDir, name)
+	name := top.Hash() + bincache.ListingExt
+	file := filepath.Join(dir, layout.CacheDir, name)
 	info, err := os.Stat(file)
 	if err != nil {
 		t.Fatal(err)
@@ -169,18 +170,18 @@ func TestCacheFilesListsFollow(t *testing.T) {
 	before := list()
 	added := store.add("added", "new", top)
 	mustRun(t, dir, store, request("r2", added))
-	if after := list(); slices.Contains(before, added.Hash()+narInfoExt) || !slices.Contains(after, added.Hash()+narInfoExt) {
+	if after := list(); slices.Contains(before, added.Hash()+bincache.NarInfoExt) || !slices.Contains(after, added.Hash()+bincache.NarInfoExt) {
 		t.Errorf("after a backup: %q", after)
 	}
-	name := filepath.Join(dir, cacheDir, added.Hash()+narInfoExt)
+	name := filepath.Join(dir, layout.CacheDir, added.Hash()+bincache.NarInfoExt)
 	replace(t, name, []byte("broken"))
 	// Mending and breaking in place changes no directory, and a path that was
 	// good once stays good for Live; what is asked for is what is there.
-	if _, err := c.Stat(added.Hash() + narInfoExt); err == nil {
+	if _, err := c.Stat(added.Hash() + bincache.NarInfoExt); err == nil {
 		t.Error("a broken narinfo is shown")
 	}
 	for i := range 2 * maxNameLists { // the memory of lists is bounded
-		sub := filepath.Join(dir, cacheDir, "nar", strings.Repeat("d", i+1))
+		sub := filepath.Join(dir, layout.CacheDir, "nar", strings.Repeat("d", i+1))
 		if err := os.Mkdir(sub, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -232,7 +233,7 @@ func TestJobs(t *testing.T) {
 	if _, err := j.Roots(ReleaseID{"no", "such"}); !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrNoRelease) {
 		t.Errorf("no such release: %v", err)
 	}
-	name := filepath.Join(dir, releasesDir, ids[0].Project, ids[0].Name, releaseFile)
+	name := filepath.Join(dir, layout.ReleasesDir, ids[0].Project, ids[0].Name, layout.ReleaseFile)
 	replace(t, name, []byte("{"))
 	var damage *bincache.DamageError
 	if _, err := j.Roots(ids[0]); !errors.As(err, &damage) {

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
 )
@@ -86,7 +87,7 @@ func (a *archiver) commit(ctx context.Context, group []*job) error {
 	if err != nil {
 		return err
 	}
-	err = a.lock.exclusively(ctx, func() error { return a.publish(group, staged) })
+	err = a.lock.Exclusively(ctx, func() error { return a.publish(group, staged) })
 	if err != nil {
 		return err
 	}
@@ -163,7 +164,7 @@ func (a *archiver) nameNARs(group []*job) (files []narFile, err error) {
 	if len(files) == 0 {
 		return nil, nil
 	}
-	return files, a.fsys.SyncDir(a.backup.cachePath(narDir))
+	return files, a.fsys.SyncDir(a.backup.cachePath(bincache.NARDir))
 }
 
 // A stagedInfo is the narinfo and the listing of a store path, durable, but
@@ -238,27 +239,6 @@ func (a *archiver) narInfo(j *job) (*narinfo.NarInfo, error) {
 	return info, nil
 }
 
-// levels splits paths, which are in topological order, into steps: the paths of
-// one refer to those of earlier ones only. The values are indexes into paths.
-func levels(paths []storepath.Path, references func(storepath.Path) []storepath.Path) [][]int {
-	level := make(map[storepath.Path]int, len(paths))
-	var steps [][]int
-	for i, p := range paths {
-		at := 0
-		for _, ref := range references(p) {
-			if l, ok := level[ref]; ok && ref != p {
-				at = max(at, l+1)
-			}
-		}
-		level[p] = at
-		if at == len(steps) {
-			steps = append(steps, nil)
-		}
-		steps[at] = append(steps[at], i)
-	}
-	return steps
-}
-
 // jobLevels is levels for the paths of a group of jobs.
 func jobLevels(group []*job) [][]int {
 	paths := make([]storepath.Path, len(group))
@@ -267,7 +247,7 @@ func jobLevels(group []*job) [][]int {
 		paths[i] = j.info.Path
 		references[j.info.Path] = j.info.References
 	}
-	return levels(paths, func(p storepath.Path) []storepath.Path { return references[p] })
+	return storepath.Levels(paths, func(p storepath.Path) []storepath.Path { return references[p] })
 }
 
 // inParallel calls f for each member of a group, parallelSyncs at a time.

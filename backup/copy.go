@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 )
 
@@ -28,7 +29,7 @@ func (s *CacheStore) request(id ReleaseID, req *Request) error {
 	}
 	if !req.Record.Intact() { // the copy would have a checksum that is right
 		return &bincache.DamageError{
-			File: s.source.releasePath(id, releaseFile),
+			File: s.source.releasePath(id, layout.ReleaseFile),
 			Err:  errors.New("its checksum is wrong: it was changed; back the release up again"),
 		}
 	}

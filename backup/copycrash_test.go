@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/narvault/narvault/backup/layout"
+	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
 )
@@ -65,7 +67,7 @@ func (s *copyScene) copy(t *testing.T, fs *powerFS, dir string) error {
 	if _, err := run(t.Context(), fs, dir, FromCache(s.from, false), req); err != nil {
 		return err
 	}
-	_, err := copyDumps(t.Context(), fs, dir, s.from, LockOptions{})
+	_, err := copyDumps(t.Context(), fs, dir, s.from, lock.Options{})
 	return err
 }
 
@@ -130,7 +132,7 @@ func testCopyFaults(t *testing.T, fault error, after func(*powerFS)) {
 func (s *copyScene) checkNothingWrong(t *testing.T, dir string) {
 	t.Helper()
 	for name, want := range s.want {
-		if filepath.Base(name) == releaseFile { // it has the time of the copy
+		if filepath.Base(name) == layout.ReleaseFile { // it has the time of the copy
 			continue
 		}
 		if got, err := os.ReadFile(dir + name); err == nil && !bytes.Equal(got, want) {

@@ -10,26 +10,28 @@ import (
 	"path/filepath"
 
 	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
+	"github.com/narvault/narvault/backup/lock"
 )
 
 // CopyDumps brings the dumps that from has into the backup in dir, those that it
 // has not yet, and returns their names. Each is verified when it is copied; one
 // that is damaged is an error, and does not keep the others.
-func CopyDumps(ctx context.Context, dir string, from *Backup, o LockOptions) (copied []string, err error) {
+func CopyDumps(ctx context.Context, dir string, from *Backup, o lock.Options) (copied []string, err error) {
 	return copyDumps(ctx, disk.OS{}, dir, from, o)
 }
 
-func copyDumps(ctx context.Context, fsys disk.FS, dir string, from *Backup, o LockOptions) (copied []string, err error) {
-	dumps, err := readDumps(from.path(dumpsDir))
+func copyDumps(ctx context.Context, fsys disk.FS, dir string, from *Backup, o lock.Options) (copied []string, err error) {
+	dumps, err := readDumps(from.path(layout.DumpsDir))
 	if err != nil || len(dumps) == 0 {
 		return nil, err
 	}
-	lock, err := lockBackup(ctx, dir, writing, o)
+	lock, err := lock.Take(ctx, dir, lock.Writing, o)
 	if err != nil {
 		return nil, err
 	}
 	defer lock.Close()
-	a := &dumpAdder{fsys: fsys, dir: filepath.Join(dir, dumpsDir)}
+	a := &dumpAdder{fsys: fsys, dir: filepath.Join(dir, layout.DumpsDir)}
 	if err := disk.MkdirAll(a.fsys, dir, a.dir); err != nil {
 		return nil, fmt.Errorf("copy dumps: %w", err)
 	}

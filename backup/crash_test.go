@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
@@ -151,7 +152,7 @@ func checkRecovery(t *testing.T, dir string, scene crashScene) {
 		t.Errorf("%d NARs were written, though %d were finished", r.Write.Paths, len(finished))
 	}
 	checkWhole(t, dir, "p/first", "p/second")
-	if exists(filepath.Join(dir, journalFile)) {
+	if exists(filepath.Join(dir, layout.JournalFile)) {
 		t.Error("the journal is left")
 	}
 }

@@ -10,23 +10,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 )
-
-// cacheDirs are the directories that Nix wants to find in a binary cache and
-// would make itself: opening a cache on a read-only medium fails without them.
-// (Nix 2.4-2.34 want realisations, 2.35 and later build-trace-v2.)
-var cacheDirs = []string{narDir, logDir, realisationsDir, buildTraceDir}
-
-// CacheDirs returns the names of the directories that Nix wants to find in a
-// binary cache.
-func CacheDirs() []string { return slices.Clone(cacheDirs) }
 
 //go:embed readme.txt
 var readmeText string
@@ -49,7 +40,7 @@ func create(fsys disk.FS, dir, storeDir string, c Config, o bincache.Options) (*
 // suitsStore refuses the backup in dir, if there is one, when it is of another
 // store directory.
 func suitsStore(dir, storeDir string, o bincache.Options) error {
-	if !bincache.Is(filepath.Join(dir, cacheDir)) {
+	if !bincache.Is(filepath.Join(dir, layout.CacheDir)) {
 		return nil
 	}
 	b, err := Open(dir, o)
@@ -81,7 +72,7 @@ func mayCreate(dir string) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return mayMake(dir)
-	case isNotDir(err):
+	case disk.IsNotDir(err):
 		return fmt.Errorf("%s is a file, not a directory", dir)
 	case err != nil:
 		return err
@@ -93,7 +84,7 @@ func mayCreate(dir string) error {
 		return fmt.Errorf("%s is a binary cache that another program keeps: use another directory", dir)
 	}
 	for _, e := range entries {
-		if !slices.Contains([]string{"lost+found", lockFile, locksDir}, e.Name()) && !isTemp(e.Name()) {
+		if !slices.Contains([]string{"lost+found", layout.LockFile, layout.LocksDir}, e.Name()) && !disk.IsTemp(e.Name()) {
 			return fmt.Errorf("%s is not empty and no backup (it holds %q): use an empty or a new directory", dir, e.Name())
 		}
 	}
@@ -117,11 +108,7 @@ func mayMake(dir string) error {
 
 // isBackup reports whether a directory is a backup, perhaps half made.
 func isBackup(dir string) bool {
-	return isFile(filepath.Join(dir, configFile)) || bincache.Is(filepath.Join(dir, cacheDir))
-}
-
-func isTemp(name string) bool {
-	return strings.HasPrefix(name, disk.TempPrefix) && strings.HasSuffix(name, disk.TempSuffix)
+	return disk.IsFile(filepath.Join(dir, layout.ConfigFile)) || bincache.Is(filepath.Join(dir, layout.CacheDir))
 }
 
 // populate makes what is missing. narvault.json comes first, so that what a
@@ -136,21 +123,21 @@ func populate(fsys disk.FS, dir, storeDir string, c Config) error {
 	if err != nil {
 		return err
 	}
-	if err := writeMissing(fsys, filepath.Join(dir, configFile), append(config, '\n')); err != nil {
+	if err := writeMissing(fsys, filepath.Join(dir, layout.ConfigFile), append(config, '\n')); err != nil {
 		return err
 	}
-	for _, sub := range append([]string{""}, cacheDirs...) {
-		if err := disk.MkdirAll(fsys, dir, filepath.Join(dir, cacheDir, sub)); err != nil {
+	for _, sub := range append([]string{""}, bincache.Dirs()...) {
+		if err := disk.MkdirAll(fsys, dir, filepath.Join(dir, layout.CacheDir, sub)); err != nil {
 			return err
 		}
 	}
-	if err := writeMissing(fsys, filepath.Join(dir, cacheDir, bincache.InfoFile), cacheInfo(storeDir)); err != nil {
+	if err := writeMissing(fsys, filepath.Join(dir, layout.CacheDir, bincache.InfoFile), cacheInfo(storeDir)); err != nil {
 		return err
 	}
-	if err := disk.MkdirAll(fsys, dir, filepath.Join(dir, releasesDir)); err != nil {
+	if err := disk.MkdirAll(fsys, dir, filepath.Join(dir, layout.ReleasesDir)); err != nil {
 		return err
 	}
-	return writeMissing(fsys, filepath.Join(dir, readmeFile), []byte(readmeFor(storeDir)))
+	return writeMissing(fsys, filepath.Join(dir, layout.ReadmeFile), []byte(readmeFor(storeDir)))
 }
 
 // cacheInfo returns the nix-cache-info of a backup.
@@ -164,10 +151,8 @@ func readmeFor(storeDir string) string { return strings.ReplaceAll(readmeText, "
 // writeMissing leaves a file that is there as it is, but makes it durable: the
 // run that wrote it may have been killed before it did.
 func writeMissing(fsys disk.FS, name string, data []byte) error {
-	if isFile(name) {
+	if disk.IsFile(name) {
 		return fsys.SyncDir(filepath.Dir(name))
 	}
 	return disk.WriteFile(fsys, name, data)
 }
-
-func isNotDir(err error) bool { return errors.Is(err, syscall.ENOTDIR) }

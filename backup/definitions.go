@@ -11,10 +11,12 @@ import (
 	"time"
 
 	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
+	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/index/bincache"
 )
 
-// definitionsFile is below dumpsDir.
+// definitionsFile is below layout.DumpsDir.
 const definitionsFile = "releases.json"
 
 // A Definition says which evaluation of a Hydra is a release, for a Hydra that
@@ -38,23 +40,23 @@ type definitions struct {
 var ErrDefined = errors.New("is defined already: give this one another name")
 
 // Define adds the definition of a release to the backup directory dir.
-func Define(ctx context.Context, dir string, d Definition, o LockOptions) error {
+func Define(ctx context.Context, dir string, d Definition, o lock.Options) error {
 	if err := define(ctx, disk.OS{}, dir, d, o); err != nil {
 		return fmt.Errorf("define release %s: %w", d.Release, err)
 	}
 	return nil
 }
 
-func define(ctx context.Context, fsys disk.FS, dir string, d Definition, o LockOptions) error {
+func define(ctx context.Context, fsys disk.FS, dir string, d Definition, o lock.Options) error {
 	if !isBackup(dir) {
 		return noBackup(dir)
 	}
-	lock, err := lockBackup(ctx, dir, writing, o)
+	lock, err := lock.Take(ctx, dir, lock.Writing, o)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
-	return lock.exclusively(ctx, func() error {
+	return lock.Exclusively(ctx, func() error {
 		list, err := readDefinitions(dir)
 		if err != nil {
 			return err
@@ -66,10 +68,10 @@ func define(ctx context.Context, fsys disk.FS, dir string, d Definition, o LockO
 		if err != nil {
 			return err
 		}
-		if err := disk.MkdirAll(fsys, dir, filepath.Join(dir, dumpsDir)); err != nil {
+		if err := disk.MkdirAll(fsys, dir, filepath.Join(dir, layout.DumpsDir)); err != nil {
 			return err
 		}
-		return disk.WriteFile(fsys, filepath.Join(dir, dumpsDir, definitionsFile), append(text, '\n'))
+		return disk.WriteFile(fsys, filepath.Join(dir, layout.DumpsDir, definitionsFile), append(text, '\n'))
 	})
 }
 
@@ -85,8 +87,8 @@ func Definitions(dir, database string) ([]Definition, error) {
 }
 
 func readDefinitions(dir string) ([]Definition, error) {
-	name := filepath.Join(dir, dumpsDir, definitionsFile)
-	text, err := readRegular(name)
+	name := filepath.Join(dir, layout.DumpsDir, definitionsFile)
+	text, err := layout.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/index/bincache"
 )
 
@@ -21,11 +22,11 @@ func TestDefine(t *testing.T) {
 	other := d
 	other.Database = "other"
 	for _, one := range []Definition{d, other} {
-		if err := Define(t.Context(), dir, one, LockOptions{}); err != nil {
+		if err := Define(t.Context(), dir, one, lock.Options{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := Define(t.Context(), dir, d, LockOptions{}); !errors.Is(err, ErrDefined) {
+	if err := Define(t.Context(), dir, d, lock.Options{}); !errors.Is(err, ErrDefined) {
 		t.Errorf("twice: %v", err)
 	}
 	if got, err := Definitions(dir, "hydra"); err != nil || !reflect.DeepEqual(got, []Definition{d}) {
@@ -34,7 +35,7 @@ func TestDefine(t *testing.T) {
 	if got, err := Definitions(filepath.Join(dir, "nothing"), "hydra"); err != nil || len(got) > 0 {
 		t.Errorf("without a backup: %+v, %v", got, err)
 	}
-	if err := Define(t.Context(), filepath.Join(dir, "nothing"), d, LockOptions{}); err == nil {
+	if err := Define(t.Context(), filepath.Join(dir, "nothing"), d, lock.Options{}); err == nil {
 		t.Error("defined in no backup")
 	}
 	file := filepath.Join(dir, "hydra/releases.json")
@@ -46,7 +47,7 @@ func TestDefine(t *testing.T) {
 		if _, err := Definitions(dir, "hydra"); !errors.As(err, &damage) {
 			t.Errorf("%s: %v", text, err)
 		}
-		if err := Define(t.Context(), dir, d, LockOptions{}); !errors.As(err, &damage) {
+		if err := Define(t.Context(), dir, d, lock.Options{}); !errors.As(err, &damage) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
@@ -57,11 +58,11 @@ func TestCrashDefine(t *testing.T) {
 	first, second := Definition{Release: ReleaseID{"p", "1"}}, Definition{Release: ReleaseID{"p", "2"}}
 	for op := 1; ; op++ {
 		dir := emptyBackup(t)
-		if err := define(t.Context(), memory{}, dir, first, LockOptions{}); err != nil {
+		if err := define(t.Context(), memory{}, dir, first, lock.Options{}); err != nil {
 			t.Fatal(err)
 		}
 		fs := newPowerFS(t, op, errPower, uint64(op))
-		if err := define(t.Context(), fs, dir, second, LockOptions{}); err == nil {
+		if err := define(t.Context(), fs, dir, second, lock.Options{}); err == nil {
 			return
 		}
 		fs.crash()

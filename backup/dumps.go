@@ -21,16 +21,17 @@ import (
 	"time"
 
 	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
+	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread"
 	"github.com/narvault/narvault/narread/zseek"
 )
 
-// dumpsDir is where dumps of databases are. Each is one file of SQL, packed as
+// layout.DumpsDir is where dumps of databases are. Each is one file of SQL, packed as
 // NARs are, and beside it is what is known of it, as JSON (Dump): the dump is
 // whole without.
 const (
-	dumpsDir    = "hydra"
 	dumpExt     = ".sql.zst"
 	dumpInfoExt = ".json"
 	dumpTime    = "20060102T150405Z" // in names
@@ -63,7 +64,7 @@ type DumpRequest struct {
 	// one, and not of another server's; nil is always.
 	Same  func(older *Dump) bool
 	Level int // of zstd, 0 for what the backup was made with
-	Lock  LockOptions
+	Lock  lock.Options
 }
 
 // Check refuses what makes no sense. AddDump calls it.
@@ -103,30 +104,30 @@ func addDump(ctx context.Context, fsys disk.FS, dir string, req *DumpRequest) (*
 	if !isBackup(dir) {
 		return nil, noBackup(dir)
 	}
-	lock, err := lockBackup(ctx, dir, writing, req.Lock)
+	lock, err := lock.Take(ctx, dir, lock.Writing, req.Lock)
 	if err != nil {
 		return nil, err
 	}
 	defer lock.Close()
-	a := &dumpAdder{fsys: fsys, dir: filepath.Join(dir, dumpsDir), req: req, level: cmp.Or(req.Level, config.Level, compressionLevels["zstd"].usual)}
+	a := &dumpAdder{fsys: fsys, dir: filepath.Join(dir, layout.DumpsDir), req: req, level: cmp.Or(req.Level, config.Level, compressionLevels["zstd"].usual)}
 	if err := disk.MkdirAll(fsys, dir, a.dir); err != nil {
 		return nil, err
 	}
-	if err := lock.exclusively(ctx, func() error { return a.sweep(lock.alone()) }); err != nil {
+	if err := lock.Exclusively(ctx, func() error { return a.sweep(lock.Alone()) }); err != nil {
 		return nil, err
 	}
 	temp, err := a.write(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := lock.exclusively(ctx, func() error { return a.publish(temp) }); err != nil {
+	if err := lock.Exclusively(ctx, func() error { return a.publish(temp) }); err != nil {
 		return nil, errors.Join(err, fsys.Remove(temp))
 	}
 	if err := a.verify(ctx); err != nil {
 		return &DumpResult{Dump: a.dump}, err
 	}
 	result := &DumpResult{Dump: a.dump}
-	err = lock.exclusively(ctx, func() (err error) {
+	err = lock.Exclusively(ctx, func() (err error) {
 		result.Removed, err = a.rotate()
 		return err
 	})
@@ -148,14 +149,14 @@ func (a *dumpAdder) sweep(alone bool) error {
 	if !alone {
 		return nil
 	}
-	names, err := readNames(a.dir)
+	names, err := disk.ReadNames(a.dir)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
 		base, describes := strings.CutSuffix(name, dumpInfoExt)
 		orphan := describes && dumpName.MatchString(base) && !slices.Contains(names, base)
-		if !isTemp(name) && !orphan {
+		if !disk.IsTemp(name) && !orphan {
 			continue
 		}
 		if err := a.fsys.Remove(filepath.Join(a.dir, name)); err != nil {
@@ -289,7 +290,7 @@ var (
 // Dumps returns the dumps in a backup, the newest first: those that AddDump put
 // there, and those made by hand in its directory, as hydra-20140722.pgsql.xz.
 func (b *Backup) Dumps() ([]*Dump, error) {
-	dumps, err := readDumps(b.path(dumpsDir))
+	dumps, err := readDumps(b.path(layout.DumpsDir))
 	if err != nil {
 		return nil, fmt.Errorf("list dumps: %w", err)
 	}
@@ -339,7 +340,7 @@ func readDumps(dir string) ([]*Dump, error) {
 // description is missing or damaged.
 func describedDump(file string) *Dump {
 	d := new(Dump)
-	text, err := readRegular(file + dumpInfoExt)
+	text, err := layout.ReadFile(file + dumpInfoExt)
 	if err != nil || json.Unmarshal(text, d) != nil || d.Version != FormatVersion {
 		d = new(Dump)
 	}

@@ -13,6 +13,9 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
+	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread"
 )
@@ -113,7 +116,7 @@ func TestDumps(t *testing.T) {
 	if _, err := b.Dump("hydra-20140722.pgsql.xz"); !errors.Is(err, ErrNoDump) {
 		t.Errorf("one that is not there: %v", err)
 	}
-	names, err := readNames(filepath.Join(dir, dumpsDir))
+	names, err := disk.ReadNames(filepath.Join(dir, layout.DumpsDir))
 	if err != nil || !slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, "%2E.%2F%C3%BC%20b-") }) {
 		t.Errorf("names are %q, %v", names, err)
 	}
@@ -236,12 +239,12 @@ func TestDumpFails(t *testing.T) {
 	if _, err := AddDump(t.Context(), t.TempDir(), *dumpOf("hydra", "x")); !errors.Is(err, ErrNoBackup) {
 		t.Errorf("into what is no backup: %v", err)
 	}
-	busy, err := lockBackup(t.Context(), dir, excluding, LockOptions{})
+	busy, err := lock.Take(t.Context(), dir, lock.Excluding, lock.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer busy.Close()
-	var locked *LockedError
+	var locked *lock.HeldError
 	if _, err := AddDump(t.Context(), dir, *dumpOf("hydra", "x")); !errors.As(err, &locked) {
 		t.Errorf("while gc is at work: %v", err)
 	}
@@ -255,7 +258,7 @@ func TestDumpCrashAnywhere(t *testing.T) {
 
 // TestDumpDiskFullAnywhere lets one operation fail for lack of space.
 func TestDumpDiskFullAnywhere(t *testing.T) {
-	testDumpFaults(t, syscall.ENOSPC, func(_ *powerFS, dir string) { checkNoTemp(t, filepath.Join(dir, dumpsDir)) })
+	testDumpFaults(t, syscall.ENOSPC, func(_ *powerFS, dir string) { checkNoTemp(t, filepath.Join(dir, layout.DumpsDir)) })
 }
 
 func testDumpFaults(t *testing.T, fault error, after func(fs *powerFS, dir string)) {
@@ -289,7 +292,7 @@ func testDumpFaults(t *testing.T, fault error, after func(fs *powerFS, dir strin
 		if got := dumpTexts(t, dir); !slices.Equal(got, []string{newText}) {
 			t.Errorf("after operation %d and another dump there are %d", op, len(got))
 		}
-		checkNoTemp(t, filepath.Join(dir, dumpsDir))
+		checkNoTemp(t, filepath.Join(dir, layout.DumpsDir))
 		if fs.ops < op || t.Failed() {
 			t.Logf("%d operations", op-1)
 			return

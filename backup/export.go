@@ -68,7 +68,7 @@ func (b *Backup) NewExport(paths []storepath.Path) (*Export, error) {
 			}
 		}
 	}
-	order, err := sortByReferences(paths, func(p storepath.Path) []storepath.Path { return infos[p].References })
+	order, err := storepath.SortByReferences(paths, func(p storepath.Path) []storepath.Path { return infos[p].References })
 	if err != nil {
 		return nil, fmt.Errorf("export: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
@@ -136,7 +137,7 @@ func TestExportDamagedNAR(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		files, err := filepath.Glob(filepath.Join(dir, cacheDir, narDir, "*"))
+		files, err := filepath.Glob(filepath.Join(dir, layout.CacheDir, bincache.NARDir, "*"))
 		if err != nil || len(files) != 3 {
 			t.Fatal(files, err)
 		}
@@ -158,7 +159,7 @@ func TestExportDamagedNAR(t *testing.T) {
 func TestExportDamagedNarInfo(t *testing.T) {
 	dir, store, top := backedUp(t, "zstd")
 	sum := store.infos[top].NarHash
-	forEachFlip(t, filepath.Join(dir, cacheDir, top.Hash()+".narinfo"), 1000, func(offset int) {
+	forEachFlip(t, filepath.Join(dir, layout.CacheDir, top.Hash()+".narinfo"), 1000, func(offset int) {
 		b, err := Open(dir, bincache.Options{})
 		if err != nil {
 			t.Fatal(err)

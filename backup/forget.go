@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
+	"github.com/narvault/narvault/backup/lock"
+	"github.com/narvault/narvault/backup/trash"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
@@ -25,7 +28,7 @@ type ForgetRequest struct {
 	// RemoveAll, with Projects and without a rule, forgets all their releases.
 	RemoveAll bool
 	DryRun    bool
-	Lock      LockOptions
+	Lock      lock.Options
 }
 
 // A ForgetResult says what Forget did, or with DryRun would do.
@@ -77,23 +80,23 @@ func forget(ctx context.Context, fsys disk.FS, dir string, req ForgetRequest) (*
 	if req.DryRun {
 		return req.judge(b)
 	}
-	l, err := lockBackup(ctx, dir, writing, req.Lock)
+	l, err := lock.Take(ctx, dir, lock.Writing, req.Lock)
 	if err != nil {
 		return nil, err
 	}
 	defer l.Close()
 	var result *ForgetResult
-	err = l.exclusively(ctx, func() error {
+	err = l.Exclusively(ctx, func() error {
 		if result, err = req.judge(b); err != nil {
 			return err
 		}
-		t := &taker{fsys: fsys, b: b, now: time.Now()}
+		t := &trash.Taker{FS: fsys, Dir: b.dir, Now: time.Now()}
 		for _, v := range result.Forgotten {
 			if err := b.takeRelease(t, v.Release); err != nil {
 				return fmt.Errorf("forget release %s: %w", v.Release, err)
 			}
 		}
-		result.Trash = t.dir
+		result.Trash = t.Batch()
 		return nil
 	})
 	return result, err
@@ -165,7 +168,7 @@ func (b *Backup) forgettable(id ReleaseID) (Verdict, error) {
 // realRelease is an error unless the record of a release is there, in
 // directories of the backup: a symlink could have us move something else.
 func (b *Backup) realRelease(id ReleaseID) error {
-	for _, dir := range []string{b.path(releasesDir), b.path(releasesDir, id.Project), b.releasePath(id)} {
+	for _, dir := range []string{b.path(layout.ReleasesDir), b.path(layout.ReleasesDir, id.Project), b.releasePath(id)} {
 		st, err := os.Lstat(dir)
 		if err != nil {
 			return b.releaseError(id, err)
@@ -174,7 +177,7 @@ func (b *Backup) realRelease(id ReleaseID) error {
 			return fmt.Errorf("release %s: %s is no directory but %s", id, dir, st.Mode().Type())
 		}
 	}
-	for _, name := range []string{closureFile, releaseFile} {
+	for _, name := range []string{layout.ClosureFile, layout.ReleaseFile} {
 		if _, err := os.Lstat(b.releasePath(id, name)); err == nil {
 			return nil
 		}
@@ -218,38 +221,38 @@ func (b *Backup) byProject(projects []string) (map[string][]*Release, error) {
 
 // takeRelease moves the record of a release out, and its project if it was the
 // last.
-func (b *Backup) takeRelease(t *taker, id ReleaseID) error {
-	if err := t.take([]string{filepath.Join(releasesDir, id.Project, id.Name)}); err != nil {
+func (b *Backup) takeRelease(t *trash.Taker, id ReleaseID) error {
+	if err := t.Take([]string{filepath.Join(layout.ReleasesDir, id.Project, id.Name)}); err != nil {
 		return err
 	}
-	if names, err := readNames(b.path(releasesDir, id.Project)); err != nil || len(names) > 0 {
+	if names, err := disk.ReadNames(b.path(layout.ReleasesDir, id.Project)); err != nil || len(names) > 0 {
 		return err
 	}
-	if err := t.fsys.Remove(b.path(releasesDir, id.Project)); err != nil {
+	if err := t.FS.Remove(b.path(layout.ReleasesDir, id.Project)); err != nil {
 		return err
 	}
-	return t.fsys.SyncDir(b.path(releasesDir))
+	return t.FS.SyncDir(b.path(layout.ReleasesDir))
 }
 
 // Unforget puts the record of a release back that Forget took out last, and
 // with it what gc may have put into the trash since. It is an error when the
 // release is there, or when not all of it is to be had any more.
-func Unforget(ctx context.Context, dir string, id ReleaseID, o LockOptions) error {
+func Unforget(ctx context.Context, dir string, id ReleaseID, o lock.Options) error {
 	return unforget(ctx, disk.OS{}, dir, id, o)
 }
 
-func unforget(ctx context.Context, fsys disk.FS, dir string, id ReleaseID, o LockOptions) error {
+func unforget(ctx context.Context, fsys disk.FS, dir string, id ReleaseID, o lock.Options) error {
 	b, err := openOwn(dir)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
-	l, err := lockBackup(ctx, dir, writing, o)
+	l, err := lock.Take(ctx, dir, lock.Writing, o)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
-	return l.exclusively(ctx, func() error {
+	return l.Exclusively(ctx, func() error {
 		if err := b.unforget(fsys, id); err != nil {
 			return fmt.Errorf("undo forget of release %s: %w", id, err)
 		}
@@ -265,8 +268,8 @@ func (b *Backup) unforget(fsys disk.FS, id ReleaseID) error {
 	if err != nil {
 		return err
 	}
-	name := filepath.Join(record, closureFile)
-	text, err := readRegular(name)
+	name := filepath.Join(record, layout.ClosureFile)
+	text, err := layout.ReadFile(name)
 	if err != nil {
 		return err
 	}
@@ -274,13 +277,13 @@ func (b *Backup) unforget(fsys disk.FS, id ReleaseID) error {
 	if err != nil {
 		return &bincache.DamageError{File: name, Err: err}
 	}
-	if _, err := bringBack(fsys, b, paths, builders(record), func(*narinfo.NarInfo) bool { return true }); err != nil {
+	if _, err := trash.BringBack(fsys, b.dir, b.Cache, paths, builders(record), func(*narinfo.NarInfo) bool { return true }); err != nil {
 		return err
 	}
 	if err := b.checkThere(paths); err != nil {
 		return fmt.Errorf("a part of it is gone for good: %w", err)
 	}
-	if err := disk.MkdirAll(fsys, b.dir, b.path(releasesDir, id.Project)); err != nil {
+	if err := disk.MkdirAll(fsys, b.dir, b.path(layout.ReleasesDir, id.Project)); err != nil {
 		return err
 	}
 	// What a backup that was killed reserved is empty.
@@ -290,13 +293,13 @@ func (b *Backup) unforget(fsys disk.FS, id ReleaseID) error {
 	if err := fsys.Rename(record, b.releasePath(id)); err != nil {
 		return err
 	}
-	return syncDirs(fsys, map[string]bool{b.path(releasesDir, id.Project): true}, map[string]bool{filepath.Dir(record): true})
+	return disk.SyncDirs(fsys, map[string]bool{b.path(layout.ReleasesDir, id.Project): true}, map[string]bool{filepath.Dir(record): true})
 }
 
 // builders returns the derivations that a record names, as far as it can be read.
 func builders(record string) (drvs []storepath.Path) {
 	r := new(Release)
-	text, err := readRegular(filepath.Join(record, releaseFile))
+	text, err := layout.ReadFile(filepath.Join(record, layout.ReleaseFile))
 	if err != nil || json.Unmarshal(text, r) != nil {
 		return nil
 	}
@@ -316,7 +319,7 @@ func (b *Backup) checkThere(paths []storepath.Path) error {
 	for _, p := range closure {
 		info, err := b.Cache.Lookup(p)
 		if err == nil {
-			err = statNAR(b.Cache, info)
+			err = b.Cache.StatNAR(info)
 		}
 		if err != nil {
 			return err
@@ -333,13 +336,13 @@ func Forgotten(dir string) ([]Verdict, error) {
 		return nil, err
 	}
 	defer b.Close()
-	batches, _, err := b.batches()
+	batches, _, err := trash.List(b.dir)
 	if err != nil {
 		return nil, err
 	}
 	found := []Verdict{}
 	for _, f := range b.forgottenIn(batches) {
-		found = append(found, Verdict{Release: f.id, Created: f.batch.time, Reasons: []string{"forgotten"}})
+		found = append(found, Verdict{Release: f.id, Created: f.batch.Time, Reasons: []string{"forgotten"}})
 	}
 	return found, nil
 }
@@ -347,21 +350,21 @@ func Forgotten(dir string) ([]Verdict, error) {
 // A forgottenRelease is a record in the trash.
 type forgottenRelease struct {
 	id    ReleaseID
-	batch batch
+	batch trash.Batch
 	dir   string // below the backup
 }
 
 // forgottenIn returns the records that are in parts of the trash, in their order.
-func (b *Backup) forgottenIn(batches []batch) (found []forgottenRelease) {
+func (b *Backup) forgottenIn(batches []trash.Batch) (found []forgottenRelease) {
 	for _, batch := range batches {
-		top := filepath.Join(trashDir, batch.name, releasesDir)
-		projects, _ := readNames(b.path(top)) // of most there is none
+		top := filepath.Join(layout.TrashDir, batch.Name, layout.ReleasesDir)
+		projects, _ := disk.ReadNames(b.path(top)) // of most there is none
 		for _, project := range projects {
-			names, _ := readNames(b.path(top, project))
+			names, _ := disk.ReadNames(b.path(top, project))
 			for _, name := range names {
 				id, err := ParseReleaseID(project + "/" + name)
-				file := filepath.Join(top, project, name, closureFile)
-				if err == nil && b.plain(file) == nil && isFile(b.path(file)) {
+				file := filepath.Join(top, project, name, layout.ClosureFile)
+				if err == nil && layout.Plain(b.dir, file) == nil && disk.IsFile(b.path(file)) {
 					found = append(found, forgottenRelease{id, batch, filepath.Dir(file)})
 				}
 			}
@@ -372,7 +375,7 @@ func (b *Backup) forgottenIn(batches []batch) (found []forgottenRelease) {
 
 // forgotten returns where in the trash the newest record of a release is.
 func (b *Backup) forgotten(id ReleaseID) (string, error) {
-	batches, _, err := b.batches()
+	batches, _, err := trash.List(b.dir)
 	if err != nil {
 		return "", err
 	}

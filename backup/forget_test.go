@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/narvault/narvault/backup/layout"
+	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/index/bincache"
 )
 
@@ -192,7 +194,7 @@ func TestForgetRefuses(t *testing.T) {
 func TestUnforget(t *testing.T) {
 	id := ReleaseID{"p", "drop"}
 	s := newGCScene(t)
-	undo := func() error { return unforget(t.Context(), memory{}, s.dir, id, LockOptions{}) }
+	undo := func() error { return unforget(t.Context(), memory{}, s.dir, id, lock.Options{}) }
 	if err := undo(); err == nil {
 		t.Error("a release that is there was replaced")
 	}
@@ -216,7 +218,7 @@ func TestUnforget(t *testing.T) {
 	}
 	s.forget("drop")
 	s.gc(GCOptions{})
-	nars, _ := filepath.Glob(s.path(trashDir, "*", cacheDir, narDir, "*"))
+	nars, _ := filepath.Glob(s.path(layout.TrashDir, "*", layout.CacheDir, bincache.NARDir, "*"))
 	if err := os.Remove(nars[0]); err != nil {
 		t.Fatal(err)
 	}
@@ -236,21 +238,21 @@ func TestUnforgetBringsAllBack(t *testing.T) {
 	const drv = "0123456789abcdfghijklmnpqrsvwxyz-drop.drv"
 	info := s.narInfo(s.drop)
 	info.Deriver = drv
-	s.write(string(info.Bytes()), cacheDir, s.drop.Hash()+narInfoExt)
-	s.write("log", cacheDir, logDir, drv)
-	s.write("of another", cacheDir, logDir, "0123456789abcdfghijklmnpqrsvwxyz-gone.drv")
-	s.write(`{"outPath":"`+string(s.only)+`"}`, cacheDir, realisationsDir, "sha256:aa!out.doi")
-	s.write(`{"outPath":"`+string(s.drop)+`"}`, cacheDir, buildTraceDir, drv, "out.doi")
-	s.write(`{"archive":"../`+info.URL+`","member":"x"}`, cacheDir, debugInfoDir, "aa.debug")
+	s.write(string(info.Bytes()), layout.CacheDir, s.drop.Hash()+bincache.NarInfoExt)
+	s.write("log", layout.CacheDir, bincache.LogDir, drv)
+	s.write("of another", layout.CacheDir, bincache.LogDir, "0123456789abcdfghijklmnpqrsvwxyz-gone.drv")
+	s.write(`{"outPath":"`+string(s.only)+`"}`, layout.CacheDir, bincache.RealisationDir, "sha256:aa!out.doi")
+	s.write(`{"outPath":"`+string(s.drop)+`"}`, layout.CacheDir, bincache.BuildTraceDir, drv, "out.doi")
+	s.write(`{"archive":"../`+info.URL+`","member":"x"}`, layout.CacheDir, bincache.DebugInfoDir, "aa.debug")
 	s.gc(GCOptions{}) // takes out the log of another
-	before := tree(t, s.path(cacheDir))
+	before := tree(t, s.path(layout.CacheDir))
 	s.forget("drop")
 	s.gc(GCOptions{})
-	if during := tree(t, s.path(cacheDir)); len(during) > len(before)-10 {
+	if during := tree(t, s.path(layout.CacheDir)); len(during) > len(before)-10 {
 		t.Errorf("gc left\n%s", strings.Join(during, "\n"))
 	}
 	s.mustUnforget()
-	if after := tree(t, s.path(cacheDir)); !slices.Equal(after, before) {
+	if after := tree(t, s.path(layout.CacheDir)); !slices.Equal(after, before) {
 		t.Errorf("the cache was\n%s\nand is\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
 	}
 }
@@ -261,17 +263,17 @@ func TestTrashIsNotFollowed(t *testing.T) {
 	s.forget("drop")
 	s.gc(GCOptions{})
 	away := filepath.Join(t.TempDir(), "trash")
-	if err := os.Rename(s.path(trashDir), away); err != nil {
+	if err := os.Rename(s.path(layout.TrashDir), away); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(away, s.path(trashDir)); err != nil {
+	if err := os.Symlink(away, s.path(layout.TrashDir)); err != nil {
 		t.Fatal(err)
 	}
 	before := tree(t, away)
 	if _, err := run(t.Context(), memory{}, s.dir, s.store, request("drop", s.drop)); err == nil {
 		t.Error("a backup followed the symlink")
 	}
-	if err := unforget(t.Context(), memory{}, s.dir, ReleaseID{"p", "drop"}, LockOptions{}); err == nil {
+	if err := unforget(t.Context(), memory{}, s.dir, ReleaseID{"p", "drop"}, lock.Options{}); err == nil {
 		t.Error("undo followed the symlink")
 	}
 	if _, err := gc(t.Context(), memory{}, s.dir, GCOptions{Now: true}); err == nil {

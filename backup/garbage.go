@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
 )
@@ -107,7 +109,7 @@ func (g *garbage) side(dir string) []string {
 // files returns the names of what is in a directory of the backup and no
 // directory, none if it is not there. One behind a symlink is an error.
 func (g *garbage) files(dir string) ([]string, error) {
-	if err := g.m.b.plain(filepath.Join(dir, "x")); err != nil {
+	if err := layout.Plain(g.m.b.dir, filepath.Join(dir, "x")); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, nil
 		}
@@ -126,24 +128,9 @@ func (g *garbage) files(dir string) ([]string, error) {
 	return names, nil
 }
 
-// plain returns an error unless all directories on the way to a file of the
-// backup are real ones: what is behind a symlink is not ours to take away.
-func (b *Backup) plain(name string) error {
-	for dir := filepath.Dir(name); dir != "."; dir = filepath.Dir(dir) {
-		st, err := os.Lstat(b.path(dir))
-		if err != nil {
-			return err
-		}
-		if !st.IsDir() {
-			return fmt.Errorf("%s is no directory but %s, which is not followed", b.path(dir), st.Mode().Type())
-		}
-	}
-	return nil
-}
-
 // readJournal notes the NAR files that an interrupted backup finished.
 func (g *garbage) readJournal(since time.Time) error {
-	name := g.m.b.path(journalFile)
+	name := g.m.b.path(layout.JournalFile)
 	st, err := os.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -152,7 +139,7 @@ func (g *garbage) readJournal(since time.Time) error {
 		return err
 	}
 	if !st.ModTime().After(since) {
-		g.add(LeftoverKind, journalFile, "of a backup that was interrupted long ago")
+		g.add(LeftoverKind, layout.JournalFile, "of a backup that was interrupted long ago")
 		return nil
 	}
 	known, err := (&journal{name: name}).load()
@@ -166,11 +153,11 @@ func (g *garbage) readJournal(since time.Time) error {
 func (g *garbage) narInfos() error {
 	for _, p := range sortedKeys(g.m.infos) {
 		if g.m.needed[p] == nil {
-			g.add(NarInfoKind, filepath.Join(cacheDir, p.Hash()+narInfoExt), string(p)+": no release needs it")
+			g.add(NarInfoKind, filepath.Join(layout.CacheDir, p.Hash()+bincache.NarInfoExt), string(p)+": no release needs it")
 		}
 	}
 	for _, hash := range sortedKeys(g.m.damaged) {
-		g.add(NarInfoKind, filepath.Join(cacheDir, hash+narInfoExt), "is damaged, and no release needs it")
+		g.add(NarInfoKind, filepath.Join(layout.CacheDir, hash+bincache.NarInfoExt), "is damaged, and no release needs it")
 	}
 	return nil
 }
@@ -187,23 +174,23 @@ func (g *garbage) neededHash() map[string]bool {
 // topFiles finds the listings without a narinfo, and the NAR files, at the top
 // of the cache, where nix-push had them.
 func (g *garbage) topFiles() error {
-	names, err := g.files(cacheDir)
+	names, err := g.files(layout.CacheDir)
 	if err != nil {
 		return err
 	}
 	needed := g.neededHash()
 	for _, name := range names {
-		hash, isListing := strings.CutSuffix(name, lsExt)
+		hash, isListing := strings.CutSuffix(name, bincache.ListingExt)
 		switch {
 		case isListing && storepath.ValidHash(hash):
 			if !needed[hash] {
-				g.add(ListingKind, filepath.Join(cacheDir, name), "no release needs its store path")
+				g.add(ListingKind, filepath.Join(layout.CacheDir, name), "no release needs its store path")
 			}
-		case name == bincache.InfoFile, slices.Contains(cacheDirs, name), strings.HasSuffix(name, narInfoExt), isTemp(name):
+		case name == bincache.InfoFile, slices.Contains(bincache.Dirs(), name), strings.HasSuffix(name, bincache.NarInfoExt), disk.IsTemp(name):
 		case isNARName(name):
 			g.orphan(name)
 		default:
-			g.stays = append(g.stays, g.item(LeftoverKind, filepath.Join(cacheDir, name), "is nothing that gc knows"))
+			g.stays = append(g.stays, g.item(LeftoverKind, filepath.Join(layout.CacheDir, name), "is nothing that gc knows"))
 		}
 	}
 	return nil
@@ -214,25 +201,25 @@ var narName = regexp.MustCompile(`\.nar(\.[A-Za-z0-9]{1,8})?$`)
 // isNARName reports whether a file of the cache may be taken for a NAR, whatever
 // names it: everything in nar/ is one, elsewhere the name has to say so.
 func isNARName(url string) bool {
-	return strings.HasPrefix(url, narDir+"/") || narName.MatchString(url)
+	return strings.HasPrefix(url, bincache.NARDir+"/") || narName.MatchString(url)
 }
 
 // narFiles finds the NAR files that no narinfo will name.
 func (g *garbage) narFiles() error {
-	names, err := g.files(filepath.Join(cacheDir, narDir))
+	names, err := g.files(filepath.Join(layout.CacheDir, bincache.NARDir))
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if !isTemp(name) {
-			g.orphan(narDir + "/" + name)
+		if !disk.IsTemp(name) {
+			g.orphan(bincache.NARDir + "/" + name)
 		}
 	}
 	// URLs may lead to other directories of the cache.
 	for _, p := range sortedKeys(g.m.infos) {
 		info := g.m.infos[p]
 		dir := path.Dir(info.URL)
-		if g.m.needed[p] == nil && dir != narDir && dir != "." {
+		if g.m.needed[p] == nil && dir != bincache.NARDir && dir != "." {
 			g.orphan(info.URL)
 		}
 	}
@@ -242,7 +229,7 @@ func (g *garbage) narFiles() error {
 // orphan decides about a NAR file. It stays if a narinfo that stays names it,
 // or the same file by another name: where case does not count, or by a link.
 func (g *garbage) orphan(url string) {
-	name := filepath.Join(cacheDir, filepath.FromSlash(url))
+	name := filepath.Join(layout.CacheDir, filepath.FromSlash(url))
 	if g.m.urls[url] != nil || g.nars[url] {
 		return
 	}
@@ -254,7 +241,7 @@ func (g *garbage) orphan(url string) {
 		g.stays = append(g.stays, g.item(NARKind, name, err.Error()))
 	case !isNARName(url) || st.IsDir():
 		g.stays = append(g.stays, g.item(NARKind, name, "is no NAR file by its name"))
-	case g.m.b.plain(name) != nil:
+	case layout.Plain(g.m.b.dir, name) != nil:
 		g.stays = append(g.stays, g.item(NARKind, name, "is behind a symlink"))
 	case g.kept[identify(st)]:
 		g.stays = append(g.stays, g.item(NARKind, name, "is the same file as one that is needed"))
@@ -274,9 +261,9 @@ func (g *garbage) logs() error {
 	for p := range g.m.needed {
 		needed[p], needed[g.m.infos[p].Deriver] = true, true
 	}
-	for _, name := range g.side(filepath.Join(cacheDir, logDir)) {
-		if p, ok := loggedDerivation(name); ok && !needed[p] && !g.m.builders[p] {
-			g.add(LogKind, filepath.Join(cacheDir, logDir, name), "nothing that is needed was built by this derivation")
+	for _, name := range g.side(filepath.Join(layout.CacheDir, bincache.LogDir)) {
+		if p, ok := bincache.LoggedDerivation(name); ok && !needed[p] && !g.m.builders[p] {
+			g.add(LogKind, filepath.Join(layout.CacheDir, bincache.LogDir, name), "nothing that is needed was built by this derivation")
 		}
 	}
 	return nil
@@ -285,10 +272,10 @@ func (g *garbage) logs() error {
 // realisations finds the realisations (Nix 2.4 to 2.34) and build traces (2.35
 // and later) of outputs that no release needs.
 func (g *garbage) realisations() error {
-	dirs := []string{filepath.Join(cacheDir, realisationsDir)}
-	traces := filepath.Join(cacheDir, buildTraceDir)
-	if err := g.m.b.plain(filepath.Join(traces, "x")); err == nil {
-		names, err := readNames(g.m.b.path(traces))
+	dirs := []string{filepath.Join(layout.CacheDir, bincache.RealisationDir)}
+	traces := filepath.Join(layout.CacheDir, bincache.BuildTraceDir)
+	if err := layout.Plain(g.m.b.dir, filepath.Join(traces, "x")); err == nil {
+		names, err := disk.ReadNames(g.m.b.path(traces))
 		if err != nil {
 			return err
 		}
@@ -300,7 +287,7 @@ func (g *garbage) realisations() error {
 	}
 	for _, dir := range dirs {
 		for _, name := range g.side(dir) {
-			if strings.HasSuffix(name, realisationExt) {
+			if strings.HasSuffix(name, bincache.RealisationExt) {
 				g.realisation(filepath.Join(dir, name))
 			}
 		}
@@ -310,9 +297,9 @@ func (g *garbage) realisations() error {
 
 func (g *garbage) realisation(name string) {
 	var p storepath.Path
-	text, err := readRegular(g.m.b.path(name))
+	text, err := layout.ReadFile(g.m.b.path(name))
 	if err == nil {
-		p, err = realisationPath(text)
+		p, err = bincache.RealisationPath(text)
 	}
 	switch {
 	case err != nil:
@@ -325,16 +312,16 @@ func (g *garbage) realisation(name string) {
 // debugInfo finds the links from build ids to NAR files that will not be there.
 // Nix never overwrites one, even if its NAR is gone.
 func (g *garbage) debugInfo() error {
-	dir := filepath.Join(cacheDir, debugInfoDir)
+	dir := filepath.Join(layout.CacheDir, bincache.DebugInfoDir)
 	for _, base := range g.side(dir) {
 		var url string
 		name := filepath.Join(dir, base)
-		text, err := readRegular(g.m.b.path(name))
+		text, err := layout.ReadFile(g.m.b.path(name))
 		if err == nil {
-			url, err = debugInfoURL(text)
+			url, err = bincache.DebugInfoNAR(text)
 		}
 		switch {
-		case err != nil || url == debugInfoDir:
+		case err != nil || url == bincache.DebugInfoDir:
 			g.stays = append(g.stays, g.item(DebugInfoKind, name, "cannot be read"))
 		case g.m.urls[url] == nil:
 			g.add(DebugInfoKind, name, "points to "+url+", which is not needed or not there")
@@ -345,10 +332,10 @@ func (g *garbage) debugInfo() error {
 
 // temporary finds what killed backups left.
 func (g *garbage) temporary() error {
-	dirs := []string{"", cacheDir, filepath.Join(cacheDir, narDir), filepath.Join(cacheDir, logDir), filepath.Join(cacheDir, realisationsDir), releasesDir, trashDir, dumpsDir}
+	dirs := []string{"", layout.CacheDir, filepath.Join(layout.CacheDir, bincache.NARDir), filepath.Join(layout.CacheDir, bincache.LogDir), filepath.Join(layout.CacheDir, bincache.RealisationDir), layout.ReleasesDir, layout.TrashDir, layout.DumpsDir}
 	for _, r := range g.m.releases {
-		dir := filepath.Join(releasesDir, r.Release.Project, r.Release.Name)
-		dirs = append(dirs, dir, filepath.Join(dir, previousDir))
+		dir := filepath.Join(layout.ReleasesDir, r.Release.Project, r.Release.Name)
+		dirs = append(dirs, dir, filepath.Join(dir, layout.PreviousDir))
 	}
 	for _, dir := range dirs {
 		names, err := g.files(dir)
@@ -356,13 +343,13 @@ func (g *garbage) temporary() error {
 			continue // a symlink that the user made, and that marking has followed
 		}
 		for _, name := range names {
-			if isTemp(name) {
+			if disk.IsTemp(name) {
 				g.add(LeftoverKind, filepath.Join(dir, name), "a temporary file of a backup that was interrupted")
 			}
 		}
 	}
 	for _, dir := range g.m.emptied {
-		if g.m.b.plain(filepath.Join(dir, "x")) == nil {
+		if layout.Plain(g.m.b.dir, filepath.Join(dir, "x")) == nil {
 			g.add(LeftoverKind, dir, "the directory of a release that never came to be")
 		}
 	}

@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/narvault/narvault/backup/layout"
+	"github.com/narvault/narvault/backup/lock"
+	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
 )
@@ -20,7 +23,7 @@ func TestLeftovers(t *testing.T) {
 	drv := s.store.add("keep.drv", "derivation")
 	info := s.narInfo(s.keep)
 	info.Deriver = drv
-	s.write(string(info.Bytes()), cacheDir, s.keep.Hash()+narInfoExt)
+	s.write(string(info.Bytes()), layout.CacheDir, s.keep.Hash()+bincache.NarInfoExt)
 	gone := "0123456789abcdfghijklmnpqrsvwxyz-gone"
 	keepURL, dropURL := s.narInfo(s.keep).URL, s.narInfo(s.only).URL
 	files := map[string]struct {
@@ -92,8 +95,8 @@ func TestFinishedNARsOutliveGC(t *testing.T) {
 	if err := errors.Join(err, j.close()); err != nil {
 		t.Fatal(err)
 	}
-	s.remove(releasesDir, "p", "drop")
-	s.remove(cacheDir, s.drop.Hash()+narInfoExt)
+	s.remove(layout.ReleasesDir, "p", "drop")
+	s.remove(layout.CacheDir, s.drop.Hash()+bincache.NarInfoExt)
 	r := s.gc(GCOptions{})
 	if got := goes(r, NARKind); len(got) != 1 || len(r.Stays) != 1 {
 		t.Errorf("goes %v, stays %v", got, r.Stays)
@@ -108,7 +111,7 @@ func TestFinishedNARsOutliveGC(t *testing.T) {
 	}
 	j.close()
 	s.gc(GCOptions{now: time.Now().Add(DefaultGrace + time.Minute)})
-	if exists(s.path(journalFile)) {
+	if exists(s.path(layout.JournalFile)) {
 		t.Error("an old journal is left")
 	}
 }
@@ -120,16 +123,16 @@ func TestGCOfOldLayout(t *testing.T) {
 	for p := range s.store.infos {
 		info := s.narInfo(p)
 		url := filepath.Base(info.URL)
-		if exists(s.path(cacheDir, info.URL)) {
-			if err := os.Rename(s.path(cacheDir, info.URL), s.path(cacheDir, url)); err != nil {
+		if exists(s.path(layout.CacheDir, info.URL)) {
+			if err := os.Rename(s.path(layout.CacheDir, info.URL), s.path(layout.CacheDir, url)); err != nil {
 				t.Fatal(err)
 			}
 		}
 		info.URL, info.FileHash, info.Sigs = url, "", nil
-		s.write(string(info.Bytes()), cacheDir, p.Hash()+narInfoExt)
-		s.remove(cacheDir, p.Hash()+lsExt)
+		s.write(string(info.Bytes()), layout.CacheDir, p.Hash()+bincache.NarInfoExt)
+		s.remove(layout.CacheDir, p.Hash()+bincache.ListingExt)
 	}
-	for _, name := range []string{configFile, readmeFile, "cache/nar", "cache/log", "cache/realisations", "cache/build-trace-v2", "releases/p/keep/release.json", "releases/p/drop/release.json", lockFile, locksDir} {
+	for _, name := range []string{layout.ConfigFile, layout.ReadmeFile, "cache/nar", "cache/log", "cache/realisations", "cache/build-trace-v2", "releases/p/keep/release.json", "releases/p/drop/release.json", layout.LockFile, layout.LocksDir} {
 		s.remove(name)
 	}
 	if r := s.gc(GCOptions{}); len(r.Goes) != 0 || len(r.Kept) != 6 {
@@ -140,7 +143,7 @@ func TestGCOfOldLayout(t *testing.T) {
 	if len(goes(r, NarInfoKind)) != 3 || len(goes(r, NARKind)) != 2 {
 		t.Errorf("goes %v", r.Goes)
 	}
-	if err := Unforget(t.Context(), s.dir, ReleaseID{"p", "drop"}, LockOptions{}); err != nil {
+	if err := Unforget(t.Context(), s.dir, ReleaseID{"p", "drop"}, lock.Options{}); err != nil {
 		t.Error(err)
 	}
 	if r := s.gc(GCOptions{}); len(r.Goes) != 0 || len(r.Kept) != 6 {

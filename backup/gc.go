@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
+	"github.com/narvault/narvault/backup/lock"
+	"github.com/narvault/narvault/backup/trash"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
 )
@@ -25,7 +28,7 @@ type GCOptions struct {
 	Now          bool          // no grace: delete at once, and empty the trash
 	NoReleases   bool          // collect everything when there is no release
 	KeepPrevious bool          // keep what the record before of each release names
-	Lock         LockOptions
+	Lock         lock.Options
 
 	now time.Time // for tests
 }
@@ -58,7 +61,7 @@ type GCResult struct {
 // or symlink.
 //
 // A crash leaves a backup in which all releases are whole; GC goes on from
-// there. While it marks and takes out it excludes backups (*LockedError when
+// there. While it marks and takes out it excludes backups (*lock.HeldError when
 // there is one), but no readers.
 func GC(ctx context.Context, dir string, o GCOptions) (*GCResult, error) {
 	result, err := gc(ctx, disk.OS{}, dir, o)
@@ -86,8 +89,8 @@ func gc(ctx context.Context, fsys disk.FS, dir string, o GCOptions) (*GCResult, 
 		return nil, err
 	}
 	defer b.Close()
-	if st, err := os.Lstat(b.path(cacheDir)); err != nil || !st.IsDir() {
-		return nil, fmt.Errorf("%w: %s is no directory of this backup (%v)", ErrRefused, b.path(cacheDir), err)
+	if st, err := os.Lstat(b.path(layout.CacheDir)); err != nil || !st.IsDir() {
+		return nil, fmt.Errorf("%w: %s is no directory of this backup (%v)", ErrRefused, b.path(layout.CacheDir), err)
 	}
 	c := &collector{fsys: fsys, b: b, o: o}
 	if o.DryRun {
@@ -97,7 +100,7 @@ func gc(ctx context.Context, fsys disk.FS, dir string, o GCOptions) (*GCResult, 
 	if err := c.takeOut(ctx); err != nil {
 		return nil, err
 	}
-	freed, err := purgeTrash(ctx, fsys, b)
+	freed, err := trash.Purge(ctx, fsys, b.dir)
 	c.result.Freed += freed
 	if err != nil {
 		return nil, err
@@ -167,16 +170,16 @@ func (r *GCResult) goneSize() (size int64) {
 
 // takeOut does what has to be done while nobody else writes.
 func (c *collector) takeOut(ctx context.Context) error {
-	l, err := lockBackup(ctx, c.b.dir, excluding, c.o.Lock)
+	l, err := lock.Take(ctx, c.b.dir, lock.Excluding, c.o.Lock)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
-	l.alone() // removes what dead writers left of their locks
+	l.Alone() // removes what dead writers left of their locks
 	if err := c.look(ctx); err != nil {
 		return err
 	}
-	t := &taker{fsys: c.fsys, b: c.b, now: c.o.now, purge: c.o.Now}
+	t := &trash.Taker{FS: c.fsys, Dir: c.b.dir, Now: c.o.now, Purge: c.o.Now}
 	if err := c.renew(t); err != nil {
 		return fmt.Errorf("collect garbage: %w", err)
 	}
@@ -184,24 +187,24 @@ func (c *collector) takeOut(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := t.take(names); err != nil {
+		if err := t.Take(names); err != nil {
 			return fmt.Errorf("collect garbage: %w", err)
 		}
 	}
-	c.result.Trash = t.dir
+	c.result.Trash = t.Batch()
 	if c.o.Now {
 		c.result.Freed = c.result.goneSize()
 	}
-	return expire(c.fsys, c.b, c.limit())
+	return trash.Expire(c.fsys, c.b.dir, c.limit())
 }
 
 // renew keeps the records of forgotten releases in the trash for as long as what
 // they name, if that goes there only now: else it could not be taken back.
-func (c *collector) renew(t *taker) error {
+func (c *collector) renew(t *trash.Taker) error {
 	if c.o.Now {
 		return nil
 	}
-	batches, _, err := c.b.batches()
+	batches, _, err := trash.List(c.b.dir)
 	if err != nil {
 		return err
 	}
@@ -210,12 +213,12 @@ func (c *collector) renew(t *taker) error {
 			continue
 		}
 		from := c.b.path(v.dir)
-		to, err := t.place(filepath.Join(releasesDir, v.id.Project, v.id.Name))
+		to, err := t.Place(filepath.Join(layout.ReleasesDir, v.id.Project, v.id.Name))
 		if err == nil {
 			err = c.fsys.Rename(from, to)
 		}
 		if err == nil {
-			err = syncDirs(c.fsys, map[string]bool{filepath.Dir(to): true}, map[string]bool{filepath.Dir(from): true})
+			err = disk.SyncDirs(c.fsys, map[string]bool{filepath.Dir(to): true}, map[string]bool{filepath.Dir(from): true})
 		}
 		if err != nil && !errors.Is(err, fs.ErrExist) { // one that was forgotten twice is there once
 			return err
@@ -226,7 +229,7 @@ func (c *collector) renew(t *taker) error {
 
 // goesNow reports whether a record names a store path that goes in this run.
 func (c *collector) goesNow(dir string) bool {
-	text, err := readRegular(c.b.path(dir, closureFile))
+	text, err := layout.ReadFile(c.b.path(dir, layout.ClosureFile))
 	if err != nil {
 		return false
 	}
@@ -266,20 +269,20 @@ func (c *collector) narInfoSteps() (steps [][]string) {
 		}
 	}
 	references := func(p storepath.Path) []storepath.Path { return c.m.infos[p].References }
-	order, err := sortByReferences(paths, references)
+	order, err := storepath.SortByReferences(paths, references)
 	if err != nil {
 		order = paths // of which Nix knows none: references in a circle
 	}
-	for _, level := range levels(order, references) {
+	for _, level := range storepath.Levels(order, references) {
 		var names []string
 		for _, i := range level {
-			names = append(names, filepath.Join(cacheDir, order[i].Hash()+narInfoExt))
+			names = append(names, filepath.Join(layout.CacheDir, order[i].Hash()+bincache.NarInfoExt))
 		}
 		steps = append(steps, names)
 	}
 	var damaged []string
 	for _, hash := range sortedKeys(c.m.damaged) {
-		damaged = append(damaged, filepath.Join(cacheDir, hash+narInfoExt))
+		damaged = append(damaged, filepath.Join(layout.CacheDir, hash+bincache.NarInfoExt))
 	}
 	if len(damaged) > 0 {
 		steps = append(steps, damaged)
@@ -290,23 +293,23 @@ func (c *collector) narInfoSteps() (steps [][]string) {
 
 // weighTrash adds up what is in the trash, and what would leave it.
 func (c *collector) weighTrash() error {
-	kept, purged, err := c.b.batches()
+	kept, purged, err := trash.List(c.b.dir)
 	if err != nil {
 		return err
 	}
 	for _, batch := range kept {
-		size, err := treeSize(c.b.path(trashDir, batch.name))
+		size, err := treeSize(c.b.path(layout.TrashDir, batch.Name))
 		if err != nil {
 			return err
 		}
-		if c.o.DryRun && !batch.time.After(c.limit()) {
+		if c.o.DryRun && !batch.Time.After(c.limit()) {
 			c.result.Freed += size
 		} else {
 			c.result.InTrash += size
 		}
 	}
 	for _, name := range purged {
-		size, err := treeSize(c.b.path(trashDir, name))
+		size, err := treeSize(c.b.path(layout.TrashDir, name))
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
+	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
@@ -118,7 +120,7 @@ func (s *gcScene) setURL(p storepath.Path, url string) {
 	s.Helper()
 	info := s.narInfo(p)
 	info.URL = url
-	s.write(string(info.Bytes()), cacheDir, p.Hash()+narInfoExt)
+	s.write(string(info.Bytes()), layout.CacheDir, p.Hash()+bincache.NarInfoExt)
 }
 
 // tree returns the names and sizes of all files but locks.
@@ -128,7 +130,7 @@ func tree(t *testing.T, dir string) (files []string) {
 		if err != nil {
 			return err
 		}
-		if base := d.Name(); base == locksDir || base == lockFile || base == mutexFile {
+		if base := d.Name(); base == layout.LocksDir || base == layout.LockFile || base == layout.MutexFile {
 			return nil
 		}
 		info, err := d.Info()
@@ -186,7 +188,7 @@ func TestGC(t *testing.T) {
 	if r := s.gc(GCOptions{now: time.Now().Add(DefaultGrace + time.Minute)}); r.InTrash != 0 || r.Freed != inTrash {
 		t.Errorf("after the grace time: %+v", r)
 	}
-	if left, err := os.ReadDir(s.path(trashDir)); err != nil || len(left) > 0 {
+	if left, err := os.ReadDir(s.path(layout.TrashDir)); err != nil || len(left) > 0 {
 		t.Errorf("left in the trash: %v, %v", left, err)
 	}
 	checkWhole(t, s.dir, "p/keep")
@@ -200,7 +202,7 @@ func TestGCNow(t *testing.T) {
 	if r.Freed == 0 || r.InTrash != 0 || r.Trash != "" {
 		t.Errorf("got %+v", r)
 	}
-	if left, _ := os.ReadDir(s.path(trashDir)); len(left) > 0 {
+	if left, _ := os.ReadDir(s.path(layout.TrashDir)); len(left) > 0 {
 		t.Errorf("left in the trash: %v", left)
 	}
 	checkWhole(t, s.dir, "p/keep")
@@ -217,8 +219,8 @@ func TestSharedNARStays(t *testing.T) {
 
 	// The same file by another name, as where case does not count.
 	s = newGCScene(t)
-	file := s.path(cacheDir, s.narInfo(s.keep).URL)
-	if err := os.Link(file, s.path(cacheDir, narDir, "OTHER.nar.zst")); err != nil {
+	file := s.path(layout.CacheDir, s.narInfo(s.keep).URL)
+	if err := os.Link(file, s.path(layout.CacheDir, bincache.NARDir, "OTHER.nar.zst")); err != nil {
 		t.Fatal(err)
 	}
 	s.setURL(s.only, "nar/OTHER.nar.zst")
@@ -284,15 +286,15 @@ func (r *recorder) SyncDir(dir string) error {
 func TestNARsGoAfterNarInfos(t *testing.T) {
 	for _, now := range []bool{false, true} {
 		s := newGCScene(t)
-		info := func(p storepath.Path) string { return "take " + s.path(cacheDir, p.Hash()+narInfoExt) }
-		nar := "take " + s.path(cacheDir, s.narInfo(s.only).URL)
+		info := func(p storepath.Path) string { return "take " + s.path(layout.CacheDir, p.Hash()+bincache.NarInfoExt) }
+		nar := "take " + s.path(layout.CacheDir, s.narInfo(s.only).URL)
 		s.forget("drop")
 		fs := new(recorder)
 		if _, err := gc(t.Context(), fs, s.dir, GCOptions{Now: now}); err != nil {
 			t.Fatal(err)
 		}
 		at := []int{slices.Index(fs.log, info(s.drop))}
-		for _, next := range []string{"sync " + s.path(cacheDir), info(s.only), "sync " + s.path(cacheDir), nar, "sync " + s.path(cacheDir, narDir)} {
+		for _, next := range []string{"sync " + s.path(layout.CacheDir), info(s.only), "sync " + s.path(layout.CacheDir), nar, "sync " + s.path(layout.CacheDir, bincache.NARDir)} {
 			from := at[len(at)-1] + 1
 			at = append(at, from+slices.Index(fs.log[from:], next))
 			if at[len(at)-1] < from {
@@ -305,7 +307,7 @@ func TestNARsGoAfterNarInfos(t *testing.T) {
 // gc keeps out of the way of backups, and they of it.
 func TestGCAndBackupExclude(t *testing.T) {
 	s := newGCScene(t)
-	var locked *LockedError
+	var locked *lock.HeldError
 	req := request("new", s.keep)
 	req.Progress.Planned = func(Estimate) {
 		if _, err := gc(t.Context(), memory{}, s.dir, GCOptions{}); !errors.As(err, &locked) {
@@ -314,7 +316,7 @@ func TestGCAndBackupExclude(t *testing.T) {
 		s.gc(GCOptions{DryRun: true})
 	}
 	mustRun(t, s.dir, s.store, req)
-	held := mustLock(t, s.dir, excluding, LockOptions{})
+	held := mustLock(t, s.dir, lock.Excluding)
 	if _, err := run(t.Context(), memory{}, s.dir, s.store, req); !errors.As(err, &locked) {
 		t.Errorf("a backup beside gc: %v", err)
 	}
@@ -334,7 +336,7 @@ func TestBackupBringsBack(t *testing.T) {
 	// But not what has another content now, nor what is damaged.
 	s.forget("again")
 	s.gc(GCOptions{})
-	nars, err := filepath.Glob(s.path(trashDir, "*", cacheDir, narDir, "*"))
+	nars, err := filepath.Glob(s.path(layout.TrashDir, "*", layout.CacheDir, bincache.NARDir, "*"))
 	if err != nil || len(nars) != 2 {
 		t.Fatal(nars, err)
 	}
@@ -402,7 +404,7 @@ func TestTreeOfCollectedPath(t *testing.T) {
 	}
 	// A NAR file that is gone while its narinfo is there is damage as ever.
 	kept := open(s.keep)
-	s.remove(cacheDir, s.narInfo(s.keep).URL)
+	s.remove(layout.CacheDir, s.narInfo(s.keep).URL)
 	if _, err := kept.ReadAt(make([]byte, 1), 0); !isDamage(err) {
 		t.Errorf("a NAR file that is missing: %v", err)
 	}

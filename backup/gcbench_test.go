@@ -10,6 +10,7 @@ import (
 
 	"github.com/nix-community/go-nix/pkg/nixbase32"
 
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
@@ -56,20 +57,20 @@ func manyPaths(b *testing.B, n int) string {
 			info.References = append(info.References, (*same)[len(*same)*k/4])
 		}
 		*same = append(*same, p)
-		name := filepath.Join(dir, cacheDir, p.Hash()+narInfoExt)
+		name := filepath.Join(dir, layout.CacheDir, p.Hash()+bincache.NarInfoExt)
 		if err := os.WriteFile(name, info.Bytes(), 0o644); err != nil {
 			b.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, cacheDir, info.URL), []byte("x"), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, layout.CacheDir, info.URL), []byte("x"), 0o644); err != nil {
 			b.Fatal(err)
 		}
 	}
-	record := filepath.Join(dir, releasesDir, "p", "r")
+	record := filepath.Join(dir, layout.ReleasesDir, "p", "r")
 	if err := os.MkdirAll(record, 0o755); err != nil {
 		b.Fatal(err)
 	}
 	closure := bytes.Clone(formatClosure(paths[0], "/nix/store"))
-	if err := os.WriteFile(filepath.Join(record, closureFile), closure, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(record, layout.ClosureFile), closure, 0o644); err != nil {
 		b.Fatal(err)
 	}
 	return dir

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/narvault/narvault/backup/layout"
+	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/index/bincache"
 )
 
@@ -24,12 +26,14 @@ var dropID = ReleaseID{"p", "drop"}
 
 func (s *gcScene) mustUnforget() {
 	s.Helper()
-	if err := unforget(s.Context(), memory{}, s.dir, dropID, LockOptions{}); err != nil {
+	if err := unforget(s.Context(), memory{}, s.dir, dropID, lock.Options{}); err != nil {
 		s.Error(err)
 	}
 }
 
-func (s *gcScene) forgotten() bool { return !exists(s.path(releasesDir, "p", "drop", closureFile)) }
+func (s *gcScene) forgotten() bool {
+	return !exists(s.path(layout.ReleasesDir, "p", "drop", layout.ClosureFile))
+}
 
 // checkCollected checks that nothing is left but what the release that is kept
 // needs.
@@ -37,7 +41,7 @@ func (s *gcScene) checkCollected() {
 	s.Helper()
 	checkWhole(s.T, s.dir, "p/keep")
 	for pattern, want := range map[string]int{"*.narinfo": 3, "*.ls": 3, "nar/*": 3} {
-		if got, _ := filepath.Glob(s.path(cacheDir, pattern)); len(got) != want {
+		if got, _ := filepath.Glob(s.path(layout.CacheDir, pattern)); len(got) != want {
 			s.Errorf("%s: %v are left", pattern, got)
 		}
 	}
@@ -96,7 +100,7 @@ var deeds = map[string]deed{
 		},
 		again: func(s *gcScene) {
 			s.gc(GCOptions{Now: true})
-			if left, err := os.ReadDir(s.path(trashDir)); err != nil || len(left) > 0 {
+			if left, err := os.ReadDir(s.path(layout.TrashDir)); err != nil || len(left) > 0 {
 				s.Errorf("the trash holds %v, %v", left, err)
 			}
 			s.checkCollected()
@@ -107,7 +111,7 @@ var deeds = map[string]deed{
 			s.forget("drop")
 			s.gc(GCOptions{})
 		},
-		do: func(s *gcScene, fs *powerFS) error { return unforget(s.Context(), fs, s.dir, dropID, LockOptions{}) },
+		do: func(s *gcScene, fs *powerFS) error { return unforget(s.Context(), fs, s.dir, dropID, lock.Options{}) },
 		again: func(s *gcScene) {
 			if s.forgotten() {
 				s.mustUnforget()

@@ -6,26 +6,29 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/narvault/narvault/backup/layout"
+	"github.com/narvault/narvault/index/bincache"
 )
 
 // Design section 9: "emptying the cache when releases/ is not mounted".
 func TestReleasesNotMounted(t *testing.T) {
 	for name, change := range map[string]func(*gcScene){
-		"absent": func(s *gcScene) { s.remove(releasesDir) },
+		"absent": func(s *gcScene) { s.remove(layout.ReleasesDir) },
 		"empty": func(s *gcScene) {
-			s.remove(releasesDir)
-			if err := os.Mkdir(s.path(releasesDir), 0o755); err != nil {
+			s.remove(layout.ReleasesDir)
+			if err := os.Mkdir(s.path(layout.ReleasesDir), 0o755); err != nil {
 				s.Fatal(err)
 			}
 		},
 		"a link that leads nowhere": func(s *gcScene) {
-			s.remove(releasesDir, "p")
-			if err := os.Symlink("/nowhere", s.path(releasesDir, "p")); err != nil {
+			s.remove(layout.ReleasesDir, "p")
+			if err := os.Symlink("/nowhere", s.path(layout.ReleasesDir, "p")); err != nil {
 				s.Fatal(err)
 			}
 		},
 		"a loop": func(s *gcScene) {
-			if err := os.Symlink("loop", s.path(releasesDir, "p", "loop")); err != nil {
+			if err := os.Symlink("loop", s.path(layout.ReleasesDir, "p", "loop")); err != nil {
 				s.Fatal(err)
 			}
 		},
@@ -39,7 +42,7 @@ func TestReleasesNotMounted(t *testing.T) {
 	}
 	// Unless that is what is wanted.
 	s := newGCScene(t)
-	s.remove(releasesDir)
+	s.remove(layout.ReleasesDir)
 	if r := s.gc(GCOptions{Now: true, NoReleases: true}); len(goes(r, NarInfoKind)) != 6 {
 		t.Errorf("got %v", r.Goes)
 	}
@@ -66,17 +69,17 @@ func TestClosureNotWhole(t *testing.T) {
 		"of the future":        func(s *gcScene) { s.write(`{"version": 99}`, "releases/p/keep/release.json") },
 		"a name of none":       func(s *gcScene) { s.write(s.keep.In(s.store.dir)+"\n", "releases/p/.hidden/closure.txt") },
 		"one level up":         func(s *gcScene) { s.write(s.keep.In(s.store.dir)+"\n", "releases/p/closure.txt") },
-		"narinfo gone":         func(s *gcScene) { s.remove(cacheDir, s.keep.Hash()+narInfoExt) },
-		"narinfo damaged":      func(s *gcScene) { s.write("StorePath: x\n", cacheDir, s.keep.Hash()+narInfoExt) },
+		"narinfo gone":         func(s *gcScene) { s.remove(layout.CacheDir, s.keep.Hash()+bincache.NarInfoExt) },
+		"narinfo damaged":      func(s *gcScene) { s.write("StorePath: x\n", layout.CacheDir, s.keep.Hash()+bincache.NarInfoExt) },
 		"narinfo unreadable": func(s *gcScene) {
-			s.remove(cacheDir, s.keep.Hash()+narInfoExt)
-			s.write("", cacheDir, s.keep.Hash()+narInfoExt, "x")
+			s.remove(layout.CacheDir, s.keep.Hash()+bincache.NarInfoExt)
+			s.write("", layout.CacheDir, s.keep.Hash()+bincache.NarInfoExt, "x")
 		},
-		"NAR gone":      func(s *gcScene) { s.remove(cacheDir, s.narInfo(s.keep).URL) },
-		"NAR truncated": func(s *gcScene) { s.write("x", cacheDir, s.narInfo(s.keep).URL) },
+		"NAR gone":      func(s *gcScene) { s.remove(layout.CacheDir, s.narInfo(s.keep).URL) },
+		"NAR truncated": func(s *gcScene) { s.write("x", layout.CacheDir, s.narInfo(s.keep).URL) },
 		"reference gone": func(s *gcScene) {
 			lib := s.narInfo(s.keep).References[0]
-			s.remove(cacheDir, lib.Hash()+narInfoExt)
+			s.remove(layout.CacheDir, lib.Hash()+bincache.NarInfoExt)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -158,8 +161,8 @@ func TestURLOutOfTheCache(t *testing.T) {
 			if err := os.WriteFile(outside+"/victim.nar", []byte("precious"), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			s.write("precious", cacheDir, "deep", "dir.nar", "x")
-			if err := os.Symlink(outside, s.path(cacheDir, "link")); err != nil {
+			s.write("precious", layout.CacheDir, "deep", "dir.nar", "x")
+			if err := os.Symlink(outside, s.path(layout.CacheDir, "link")); err != nil {
 				t.Fatal(err)
 			}
 			url = strings.ReplaceAll(url, "KEEP", s.keep.Hash())
@@ -167,7 +170,7 @@ func TestURLOutOfTheCache(t *testing.T) {
 			s.forget("drop")
 			s.gc(GCOptions{Now: true})
 			checkWhole(t, s.dir, "p/keep")
-			for _, name := range []string{outside + "/victim.nar", s.path(configFile), s.path(cacheDir, "nix-cache-info"), s.path(cacheDir, "deep/dir.nar/x")} {
+			for _, name := range []string{outside + "/victim.nar", s.path(layout.ConfigFile), s.path(layout.CacheDir, "nix-cache-info"), s.path(layout.CacheDir, "deep/dir.nar/x")} {
 				if !exists(name) {
 					t.Errorf("%s was deleted", name)
 				}
@@ -180,10 +183,10 @@ func TestURLOutOfTheCache(t *testing.T) {
 func TestSymlinksInTheCache(t *testing.T) {
 	s := newGCScene(t)
 	away := filepath.Join(t.TempDir(), "away")
-	if err := os.Rename(s.path(cacheDir, narDir), away); err != nil {
+	if err := os.Rename(s.path(layout.CacheDir, bincache.NARDir), away); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(away, s.path(cacheDir, narDir)); err != nil {
+	if err := os.Symlink(away, s.path(layout.CacheDir, bincache.NARDir)); err != nil {
 		t.Fatal(err)
 	}
 	before := tree(t, away)
@@ -203,19 +206,19 @@ func TestNARsThatAreSymlinks(t *testing.T) {
 	if err := os.WriteFile(outside, []byte("precious"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(outside, s.path(cacheDir, "nar/orphan.nar")); err != nil {
+	if err := os.Symlink(outside, s.path(layout.CacheDir, "nar/orphan.nar")); err != nil {
 		t.Fatal(err)
 	}
 	url := s.narInfo(s.keep).URL
-	if err := os.Rename(s.path(cacheDir, url), s.path(cacheDir, "nar/real.nar.zst")); err != nil {
+	if err := os.Rename(s.path(layout.CacheDir, url), s.path(layout.CacheDir, "nar/real.nar.zst")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink("real.nar.zst", s.path(cacheDir, url)); err != nil {
+	if err := os.Symlink("real.nar.zst", s.path(layout.CacheDir, url)); err != nil {
 		t.Fatal(err)
 	}
 	s.gc(GCOptions{Now: true})
 	checkWhole(t, s.dir, "p/keep", "p/drop")
-	if exists(s.path(cacheDir, "nar/orphan.nar")) || !exists(outside) {
+	if exists(s.path(layout.CacheDir, "nar/orphan.nar")) || !exists(outside) {
 		t.Error("the link was to go, and what it leads to to stay")
 	}
 }
@@ -228,8 +231,8 @@ func TestLogsBehindASymlink(t *testing.T) {
 	if err := os.WriteFile(log, []byte("log"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	s.remove(cacheDir, "log")
-	if err := os.Symlink(away, s.path(cacheDir, "log")); err != nil {
+	s.remove(layout.CacheDir, "log")
+	if err := os.Symlink(away, s.path(layout.CacheDir, "log")); err != nil {
 		t.Fatal(err)
 	}
 	s.forget("drop")

@@ -7,14 +7,12 @@ import (
 	"io/fs"
 	"slices"
 
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/nar"
 	"github.com/narvault/narvault/narread/storepath"
 )
-
-// indexDir is where the index of a backup lives, if the medium allows it.
-const indexDir = "index"
 
 // identity tells this backup's index from those of others.
 func (b *Backup) identity() (string, error) { return index.Identity(b.Cache, b.config.ID) }
@@ -23,7 +21,7 @@ func (b *Backup) identity() (string, error) { return index.Identity(b.Cache, b.c
 // is a backup, on a file system where the index can live, and writable; else in
 // the user's cache directory.
 func (b *Backup) IndexDir() (string, error) {
-	own := b.path(indexDir)
+	own := b.path(layout.IndexDir)
 	if !b.foreign && index.Suits(own, true) == nil {
 		return own, nil
 	}
@@ -43,7 +41,7 @@ func (b *Backup) userIndexDir() (string, error) {
 func (b *Backup) IndexDirs() []string {
 	var dirs []string
 	if !b.foreign {
-		dirs = append(dirs, b.path(indexDir))
+		dirs = append(dirs, b.path(layout.IndexDir))
 	}
 	if dir, err := b.userIndexDir(); err == nil {
 		dirs = append(dirs, dir)
@@ -81,7 +79,7 @@ func publishIndex(ctx context.Context, dir string, o bincache.Options) (warning 
 		return fmt.Sprintf("index: %v", err)
 	}
 	defer b.Close()
-	own := b.path(indexDir)
+	own := b.path(layout.IndexDir)
 	if index.Suits(own, true) != nil {
 		return "" // whoever mounts the backup makes one elsewhere
 	}
@@ -122,7 +120,7 @@ func (l *Live) UseIndex() error {
 	}
 	o := index.LiveOptions{Options: index.Options{Cache: id}, Warn: l.warn}
 	if live := l.ownIndex(o); live != nil {
-		l.index = &indexReader{dir: l.path(indexDir), own: true, warn: l.warn, live: live}
+		l.index = &indexReader{dir: l.path(layout.IndexDir), own: true, warn: l.warn, live: live}
 		return nil
 	}
 	dir, err := l.userIndexDir()
@@ -139,7 +137,7 @@ func (l *Live) UseIndex() error {
 // ownIndex opens the index that the backup keeps; nil if it has none, or none
 // that can be used here, which is said if it is damaged.
 func (l *Live) ownIndex(o index.LiveOptions) *index.Live {
-	dir := l.path(indexDir)
+	dir := l.path(layout.IndexDir)
 	if l.foreign || index.Suits(dir, false) != nil {
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
@@ -70,7 +71,7 @@ func TestIndexAnswersWithoutNAR(t *testing.T) {
 	dir, store, top := published(t)
 	l, _ := indexed(t, dir)
 	checkServes(t, l, store, all(store)...)
-	nars, err := filepath.Glob(filepath.Join(dir, cacheDir, narDir, "*"))
+	nars, err := filepath.Glob(filepath.Join(dir, layout.CacheDir, bincache.NARDir, "*"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +115,7 @@ func TestOutdatedIndex(t *testing.T) {
 	l, _ := indexed(t, dir)
 	checkServes(t, l, store, all(store)...)
 
-	if err := os.Remove(filepath.Join(dir, cacheDir, added.Hash()+".narinfo")); err != nil {
+	if err := os.Remove(filepath.Join(dir, layout.CacheDir, added.Hash()+".narinfo")); err != nil {
 		t.Fatal(err)
 	}
 	delete(store.infos, added)
@@ -133,7 +134,7 @@ func TestIndexOfReplacedNAR(t *testing.T) {
 	}
 	store.register(top, store.infos[top].References)
 	for _, name := range []string{top.Hash() + ".narinfo", top.Hash() + ".ls"} {
-		if err := os.Remove(filepath.Join(dir, cacheDir, name)); err != nil {
+		if err := os.Remove(filepath.Join(dir, layout.CacheDir, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -147,7 +148,7 @@ func TestIndexOfReplacedNAR(t *testing.T) {
 func TestDamagedIndex(t *testing.T) {
 	dir, store, _ := published(t)
 	var files []string
-	err := filepath.WalkDir(filepath.Join(dir, indexDir), func(name string, d os.DirEntry, err error) error {
+	err := filepath.WalkDir(filepath.Join(dir, layout.IndexDir), func(name string, d os.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {
 			files = append(files, name)
 		}
@@ -166,7 +167,7 @@ func TestDamagedIndex(t *testing.T) {
 			l.CloseIndex()
 		})
 	}
-	if err := os.RemoveAll(filepath.Join(dir, indexDir)); err != nil {
+	if err := os.RemoveAll(filepath.Join(dir, layout.IndexDir)); err != nil {
 		t.Fatal(err)
 	}
 	l, warnings := indexed(t, dir)
@@ -178,7 +179,7 @@ func TestDamagedIndex(t *testing.T) {
 	if err := l.TendIndex(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if exists(filepath.Join(dir, indexDir)) {
+	if exists(filepath.Join(dir, layout.IndexDir)) {
 		t.Error("a reader wrote into the backup")
 	}
 	again, _ := indexed(t, dir)
@@ -199,7 +200,7 @@ func TestTendIndexFindsDamage(t *testing.T) {
 	if err := l.TendIndex(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	tables, err := filepath.Glob(filepath.Join(dir, indexDir, "gen-*", "records", "*.sst"))
+	tables, err := filepath.Glob(filepath.Join(dir, layout.IndexDir, "gen-*", "records", "*.sst"))
 	if err != nil || len(tables) == 0 {
 		t.Fatal(tables, err)
 	}
@@ -221,7 +222,7 @@ func TestTendIndexFindsDamage(t *testing.T) {
 // An index that is damaged is built anew by the next backup, which says so.
 func TestDamagedIndexIsReplaced(t *testing.T) {
 	dir, store, top := published(t)
-	current := filepath.Join(dir, indexDir, "CURRENT")
+	current := filepath.Join(dir, layout.IndexDir, "CURRENT")
 	for _, text := range []string{"gen-7 0000\n", "gen-1 " + strings.Repeat("00", 32) + "\n"} {
 		if err := os.WriteFile(current, []byte(text), 0o644); err != nil {
 			t.Fatal(err)

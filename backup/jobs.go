@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/narvault/narvault/backup/layout"
 )
 
 // Jobs answers again and again what the roots of releases are while others
@@ -32,7 +34,7 @@ func NewJobs(b *Backup) *Jobs { return &Jobs{b: b, byID: make(map[ReleaseID]jobL
 // modified.
 func (j *Jobs) Roots(id ReleaseID) ([]Root, error) {
 	now := time.Now()
-	info, err := os.Stat(j.b.releasePath(id, releaseFile))
+	info, err := os.Stat(j.b.releasePath(id, layout.ReleaseFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		_, err := j.b.ReleaseTime(id) // is there such a release?
 		return nil, err

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
 )
@@ -52,7 +53,7 @@ type journal struct {
 }
 
 func newJournal(fsys disk.FS, dir string) *journal {
-	return &journal{fsys: fsys, name: filepath.Join(dir, journalFile)}
+	return &journal{fsys: fsys, name: filepath.Join(dir, layout.JournalFile)}
 }
 
 // load returns the files that an earlier run finished, by NarHash.

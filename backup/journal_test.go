@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
 )
@@ -60,24 +61,24 @@ func TestJournalOutlivesOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	old := time.Now().Add(-time.Hour).Truncate(time.Second)
-	if err := os.Chtimes(s.path(journalFile), old, old); err != nil {
+	if err := os.Chtimes(s.path(layout.JournalFile), old, old); err != nil {
 		t.Fatal(err)
 	}
-	s.remove(releasesDir, "p", "drop")
-	s.remove(cacheDir, s.drop.Hash()+narInfoExt)
+	s.remove(layout.ReleasesDir, "p", "drop")
+	s.remove(layout.CacheDir, s.drop.Hash()+bincache.NarInfoExt)
 
 	mustRun(t, s.dir, s.store, request("other", s.store.add("new", "new")))
 	known, err := newJournal(memory{}, s.dir).load()
 	if _, there := known[info.NarHash]; err != nil || !there || len(known) != 1 {
 		t.Errorf("after another backup the journal has %v, %v", known, err)
 	}
-	if st, err := os.Stat(s.path(journalFile)); err != nil || !st.ModTime().Equal(old) {
+	if st, err := os.Stat(s.path(layout.JournalFile)); err != nil || !st.ModTime().Equal(old) {
 		t.Errorf("the journal is of %v, want %v, %v", st.ModTime(), old, err)
 	}
 	if r := mustRun(t, s.dir, s.store, request("drop", s.drop)); r.Write.Paths != 0 {
 		t.Errorf("written again: %+v", r.Estimate)
 	}
-	if exists(s.path(journalFile)) {
+	if exists(s.path(layout.JournalFile)) {
 		t.Error("the journal is left")
 	}
 	checkWhole(t, s.dir, "p/keep", "p/drop", "p/other")
@@ -103,7 +104,7 @@ func TestJournalDamage(t *testing.T) {
 
 func TestJournalUnreadable(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, journalFile), 0o755); err != nil {
+	if err := os.Mkdir(filepath.Join(dir, layout.JournalFile), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := newJournal(disk.OS{}, dir).load(); err == nil {

@@ -4,7 +4,7 @@
 //	BACKUP/
 //	  README.txt       how to restore with plain Nix, without narvault
 //	  narvault.json    format version, id, creation time, compression (Config)
-//	  lock, locks/     held, with flock, by whoever is at work (see LockOptions)
+//	  lock, locks/     held, with flock, by whoever is at work (see lock.Options)
 //	  nars.journal     finished NAR files whose narinfo is not yet written
 //	  cache/           a standard Nix binary cache (package index/bincache)
 //	  releases/<project>/<name>/
@@ -31,31 +31,25 @@
 package backup
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
+	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
+	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/index/bincache"
 )
 
-// The names in a backup directory.
-const (
-	configFile    = "narvault.json"
-	readmeFile    = "README.txt"
-	journalFile   = "nars.journal"
-	cacheDir      = "cache"
-	narDir        = "nar" // below cacheDir
-	logDir        = "log" // below cacheDir
-	releasesDir   = "releases"
-	closureFile   = "closure.txt"
-	releaseFile   = "release.json"
-	previousDir   = "previous"
-	FormatVersion = 1 // of narvault.json and release.json
-)
+// FormatVersion is that of narvault.json and release.json.
+const FormatVersion = 1
 
 // A Config is the content of narvault.json.
 type Config struct {
@@ -138,7 +132,7 @@ func OpenDamaged(dir string, o bincache.Options) (b *Backup, damage []*bincache.
 
 // locate finds the binary cache, and whether it is all there is.
 func (b *Backup) locate() (string, error) {
-	at := filepath.Join(b.dir, cacheDir)
+	at := filepath.Join(b.dir, layout.CacheDir)
 	switch {
 	case bincache.Is(at):
 		return at, nil
@@ -157,15 +151,15 @@ func noBackup(dir string) error {
 	} else if !st.IsDir() {
 		return fmt.Errorf("open backup: %s is a file, not a directory: %w", dir, ErrNoBackup)
 	}
-	return fmt.Errorf("open backup: %s %w: it has no %s and no .narinfo files, and neither has its %s", dir, ErrNoBackup, bincache.InfoFile, cacheDir)
+	return fmt.Errorf("open backup: %s %w: it has no %s and no .narinfo files, and neither has its %s", dir, ErrNoBackup, bincache.InfoFile, layout.CacheDir)
 }
 
 // readConfig returns the zero Config when there is no narvault.json.
 func readConfig(dir string) (Config, error) {
 	var c Config
-	name := filepath.Join(dir, configFile)
-	text, err := readRegular(name)
-	if errors.Is(err, fs.ErrNotExist) || isNotDir(err) {
+	name := filepath.Join(dir, layout.ConfigFile)
+	text, err := layout.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) || disk.IsNotDir(err) {
 		return c, nil
 	}
 	if err != nil {
@@ -195,11 +189,20 @@ func (b *Backup) Config() Config { return b.config }
 // Foreign reports whether this is a binary cache and no more.
 func (b *Backup) Foreign() bool { return b.foreign }
 
-func (b *Backup) path(elem ...string) string {
-	return filepath.Join(append([]string{b.dir}, elem...)...)
+// Lock keeps what is in the backup there until the result is closed: gc waits
+// for it, or gives up. Where nobody can write, nothing has to be locked. The
+// error is *lock.HeldError while gc is at work, for longer than o says.
+func (b *Backup) Lock(ctx context.Context, o lock.Options) (io.Closer, error) {
+	if b.foreign {
+		return io.NopCloser(nil), nil
+	}
+	l, err := lock.Take(ctx, b.dir, lock.Reading, o)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		return io.NopCloser(nil), nil
+	}
+	return l, err
 }
 
-func isFile(name string) bool {
-	st, err := os.Stat(name)
-	return err == nil && st.Mode().IsRegular()
+func (b *Backup) path(elem ...string) string {
+	return filepath.Join(append([]string{b.dir}, elem...)...)
 }

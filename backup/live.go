@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
@@ -192,7 +193,7 @@ func (l *Live) scan(hashes []string) (found []storepath.Path, err error) {
 	err = l.Cache.Scan(context.Background(), hashes, func(info *narinfo.NarInfo) {
 		found = append(found, info.StorePath)
 	}, func(d *bincache.DamageError) {
-		hash := hashOfFile(d.File)
+		hash := bincache.HashOfFile(d.File)
 		if bad[hash] = d; before[hash] == nil {
 			l.warn(d)
 		}
@@ -225,7 +226,7 @@ func (l *Live) mended() error {
 // Closure is Backup.Closure, read again only when the file changed.
 func (l *Live) Closure(id ReleaseID) ([]storepath.Path, error) {
 	now := time.Now()
-	info, err := os.Stat(l.releasePath(id, closureFile))
+	info, err := os.Stat(l.releasePath(id, layout.ClosureFile))
 	if err != nil {
 		return nil, l.releaseError(id, err)
 	}

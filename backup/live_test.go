@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
 )
@@ -45,7 +46,7 @@ func TestLivePaths(t *testing.T) {
 	if got := l.mustPaths(t); len(got) != 4 || !slices.Contains(got, added) {
 		t.Errorf("after an addition: %v", got)
 	}
-	name := filepath.Join(dir, cacheDir, added.Hash()+".narinfo")
+	name := filepath.Join(dir, layout.CacheDir, added.Hash()+".narinfo")
 	good, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +89,7 @@ func replace(t *testing.T, name string, data []byte) {
 func TestLiveUnchanged(t *testing.T) {
 	dir, _, _ := backedUp(t, "zstd")
 	long := time.Now().Add(-time.Hour)
-	for _, name := range []string{cacheDir, "releases/p/r/closure.txt"} {
+	for _, name := range []string{layout.CacheDir, "releases/p/r/closure.txt"} {
 		if err := os.Chtimes(filepath.Join(dir, name), long, long); err != nil {
 			t.Fatal(err)
 		}
@@ -120,7 +121,7 @@ func TestLiveClosure(t *testing.T) {
 	if got, err := l.Closure(id); err != nil || len(got) != 4 {
 		t.Errorf("after an update: %v, %v", got, err)
 	}
-	if err := os.RemoveAll(filepath.Join(dir, releasesDir, "p")); err != nil {
+	if err := os.RemoveAll(filepath.Join(dir, layout.ReleasesDir, "p")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := l.Closure(id); !errors.Is(err, ErrNoRelease) {
@@ -132,7 +133,7 @@ func TestLiveClosure(t *testing.T) {
 // place, it is seen.
 func TestLiveDamaged(t *testing.T) {
 	dir, _, top := backedUp(t, "zstd")
-	name := filepath.Join(dir, cacheDir, top.Hash()+".narinfo")
+	name := filepath.Join(dir, layout.CacheDir, top.Hash()+".narinfo")
 	good, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
@@ -144,7 +145,7 @@ func TestLiveDamaged(t *testing.T) {
 	}
 	write([]byte("broken"))
 	long := time.Now().Add(-time.Hour)
-	if err := os.Chtimes(filepath.Join(dir, cacheDir), long, long); err != nil {
+	if err := os.Chtimes(filepath.Join(dir, layout.CacheDir), long, long); err != nil {
 		t.Fatal(err)
 	}
 	l, _ := openLive(t, dir)
@@ -205,7 +206,7 @@ func TestLiveContinues(t *testing.T) {
 	a, b := open(dir), open(other)
 	ask("itself", open(dir), a, true)
 	ask("another backup", b, a, false)
-	c := filepath.Join(dir, cacheDir)
+	c := filepath.Join(dir, layout.CacheDir)
 	before := open(c)
 	ask("a cache and a backup", before, a, false)
 	ask("a cache", open(c), before, true)

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread"
 	"github.com/narvault/narvault/narread/storepath"
 )
@@ -58,7 +59,7 @@ func (r *runner) archiveLogs(ctx context.Context, b *Backup) error {
 	}
 	slices.Sort(warnings)
 	r.result.Warnings = append(r.result.Warnings, warnings...)
-	return r.fsys.SyncDir(b.cachePath(logDir))
+	return r.fsys.SyncDir(b.cachePath(bincache.LogDir))
 }
 
 // logs returns the logs that belong to the release, as gc sees it too: of the
@@ -89,7 +90,7 @@ type logStore interface {
 
 // logFile returns the log of a derivation in the cache, or "".
 func (s *CacheStore) logFile(drv storepath.Path) string {
-	file := s.source.cachePath(logDir, string(drv))
+	file := s.source.cachePath(bincache.LogDir, string(drv))
 	if _, err := os.Lstat(file); err != nil {
 		return ""
 	}
@@ -107,7 +108,7 @@ func (r *runner) sourceLog(drv storepath.Path) string {
 }
 
 func (r *runner) archiveLog(b *Backup, drv storepath.Path, from string) error {
-	target := b.cachePath(logDir, string(drv))
+	target := b.cachePath(bincache.LogDir, string(drv))
 	if _, err := os.Lstat(target); !errors.Is(err, fs.ErrNotExist) {
 		return err // nil if it is there
 	}

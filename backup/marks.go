@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
@@ -77,17 +79,17 @@ func mark(ctx context.Context, b *Backup, keepPrevious, noReleases bool) (*marks
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	nars, err := readNames(b.cachePath(narDir))
+	nars, err := disk.ReadNames(b.cachePath(bincache.NARDir))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	if len(ids) == 0 && len(hashes)+len(nars) > 0 && !noReleases {
 		return nil, fmt.Errorf("%w: the cache has %d store paths, but there is no release in %s: is it all there, is everything mounted? "+
-			"If really none is left, --allow-no-releases collects everything", ErrRefused, len(hashes), b.path(releasesDir))
+			"If really none is left, --allow-no-releases collects everything", ErrRefused, len(hashes), b.path(layout.ReleasesDir))
 	}
 	err = b.Cache.Scan(ctx, hashes,
 		func(info *narinfo.NarInfo) { m.infos[info.StorePath] = info },
-		func(d *bincache.DamageError) { m.damaged[hashOfFile(d.File)] = d })
+		func(d *bincache.DamageError) { m.damaged[bincache.HashOfFile(d.File)] = d })
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
@@ -115,7 +117,7 @@ func joinSome(errs []error) error {
 // list returns the releases. Unlike Backup.Releases, it passes over nothing
 // that may be one.
 func (m *marks) list() ([]ReleaseID, error) {
-	top := m.b.path(releasesDir)
+	top := m.b.path(layout.ReleasesDir)
 	projects, err := os.ReadDir(top)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -127,7 +129,7 @@ func (m *marks) list() ([]ReleaseID, error) {
 	for _, project := range projects {
 		dir := filepath.Join(top, project.Name())
 		names, err := os.ReadDir(dir)
-		if isNotDir(err) && project.Name() != closureFile {
+		if disk.IsNotDir(err) && project.Name() != layout.ClosureFile {
 			continue
 		}
 		if err != nil {
@@ -149,9 +151,9 @@ func (m *marks) list() ([]ReleaseID, error) {
 // candidate returns the release in a directory, the zero ReleaseID if there is
 // none.
 func (m *marks) candidate(project, name string) (ReleaseID, error) {
-	dir := m.b.path(releasesDir, project, name)
-	names, err := readNames(dir)
-	if isNotDir(err) && name != closureFile {
+	dir := m.b.path(layout.ReleasesDir, project, name)
+	names, err := disk.ReadNames(dir)
+	if disk.IsNotDir(err) && name != layout.ClosureFile {
 		return ReleaseID{}, nil
 	}
 	if err != nil {
@@ -159,20 +161,20 @@ func (m *marks) candidate(project, name string) (ReleaseID, error) {
 	}
 	parts := make(map[string]bool)
 	for _, n := range names {
-		if !isTemp(n) {
+		if !disk.IsTemp(n) {
 			parts[n] = true
 		}
 	}
 	id, err := ParseReleaseID(project + "/" + name)
 	switch {
-	case parts[closureFile] && err != nil:
+	case parts[layout.ClosureFile] && err != nil:
 		return ReleaseID{}, fmt.Errorf("%s holds the closure of a release, but: %v; rename it", dir, err)
-	case parts[closureFile]:
+	case parts[layout.ClosureFile]:
 		return id, nil
-	case parts[releaseFile] || parts[previousDir]:
-		return ReleaseID{}, &bincache.DamageError{File: filepath.Join(dir, closureFile), Err: errors.New("is missing")}
+	case parts[layout.ReleaseFile] || parts[layout.PreviousDir]:
+		return ReleaseID{}, &bincache.DamageError{File: filepath.Join(dir, layout.ClosureFile), Err: errors.New("is missing")}
 	case len(parts) == 0:
-		m.emptied = append(m.emptied, filepath.Join(releasesDir, project, name))
+		m.emptied = append(m.emptied, filepath.Join(layout.ReleasesDir, project, name))
 	}
 	return ReleaseID{}, nil
 }
@@ -236,7 +238,7 @@ func (m *marks) info(p storepath.Path) (*narinfo.NarInfo, error) {
 		return nil, damage
 	}
 	return nil, &bincache.DamageError{
-		File: m.b.cachePath(p.Hash() + narInfoExt),
+		File: m.b.cachePath(p.Hash() + bincache.NarInfoExt),
 		Err:  fmt.Errorf("narinfo of %s is missing", p),
 	}
 }
@@ -283,10 +285,10 @@ func (m *marks) roots(id ReleaseID, keepPrevious bool) ([]storepath.Path, error)
 		roots = append(roots, root.StorePath)
 	}
 	halfWritten := false
-	if isFile(m.b.releasePath(id, releaseFile)) {
+	if disk.IsFile(m.b.releasePath(id, layout.ReleaseFile)) {
 		if r.Paths != len(closure) {
 			if halfWritten = m.b.halfWritten(id); !halfWritten {
-				return nil, m.incomplete(id, fmt.Errorf("has %d store paths, %s says %d", len(closure), releaseFile, r.Paths))
+				return nil, m.incomplete(id, fmt.Errorf("has %d store paths, %s says %d", len(closure), layout.ReleaseFile, r.Paths))
 			}
 			m.warnings = append(m.warnings, fmt.Sprintf("release %s was left half updated by a crash; its record before is kept, too: back it up again", id))
 		}
@@ -302,7 +304,7 @@ func (m *marks) roots(id ReleaseID, keepPrevious bool) ([]storepath.Path, error)
 
 func (m *marks) incomplete(id ReleaseID, err error) error {
 	return &bincache.DamageError{
-		File: m.b.releasePath(id, closureFile),
+		File: m.b.releasePath(id, layout.ClosureFile),
 		Err:  fmt.Errorf("%w: it is incomplete; back the release up again, or forget it", err),
 	}
 }
@@ -326,8 +328,8 @@ func (m *marks) checkClosed(closure []storepath.Path) error {
 // previousClosure returns what the record before of a release names, nothing if
 // there is none.
 func (b *Backup) previousClosure(id ReleaseID) ([]storepath.Path, error) {
-	name := b.releasePath(id, previousDir, closureFile)
-	text, err := readRegular(name)
+	name := b.releasePath(id, layout.PreviousDir, layout.ClosureFile)
+	text, err := layout.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

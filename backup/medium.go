@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/narread/storepath"
 )
 
@@ -134,9 +136,9 @@ func (r *runner) floating() (paths []storepath.Path) {
 // checkCase refuses a release whose name the file system takes for that of
 // another one, because it ignores case: it would replace that.
 func (r *runner) checkCase() error {
-	at := filepath.Join(r.dir, releasesDir)
+	at := filepath.Join(r.dir, layout.ReleasesDir)
 	for _, part := range []string{r.req.Release.Project, r.req.Release.Name} {
-		names, err := readNames(at)
+		names, err := disk.ReadNames(at)
 		if err != nil {
 			return nil // there are none
 		}

@@ -2,7 +2,6 @@ package backup
 
 import (
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -23,8 +22,3 @@ func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
 func trimDrv(name string) string { return strings.TrimSuffix(name, ".drv") }
 
 func sortedKeys[K ~string, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
-
-// hashOfFile returns the hash part that the name of a narinfo begins with.
-func hashOfFile(name string) string {
-	return strings.TrimSuffix(filepath.Base(name), ".narinfo")
-}

@@ -108,7 +108,7 @@ func archived(cache *bincache.Cache, info nixstore.PathInfo) (have, error) {
 		return have{damage: fmt.Sprintf("narinfo of %s names %s", info.Path, there.StorePath)}, nil
 	}
 	if err == nil {
-		err = statNAR(cache, there)
+		err = cache.StatNAR(there)
 	}
 	var damage *bincache.DamageError
 	if errors.As(err, &damage) {
@@ -122,14 +122,6 @@ func archived(cache *bincache.Cache, info nixstore.PathInfo) (have, error) {
 		h.conflict = &Conflict{Path: info.Path, Archived: there.NarHash, Local: info.NarHash}
 	}
 	return h, nil
-}
-
-func statNAR(cache *bincache.Cache, info *narinfo.NarInfo) error {
-	f, _, err := cache.OpenNAR(info)
-	if err != nil {
-		return err
-	}
-	return f.Close()
 }
 
 // findContents gives each job whose content is known already its source.
@@ -183,7 +175,7 @@ func findArchived(ctx context.Context, cache *bincache.Cache, wanted map[narinfo
 func narFileThere(cache *bincache.Cache, n narFile) bool {
 	info := new(narinfo.NarInfo)
 	n.fill(info)
-	return statNAR(cache, info) == nil
+	return cache.StatNAR(info) == nil
 }
 
 // topological sorts infos so that every path comes after those it refers to,
@@ -195,7 +187,7 @@ func topological(infos []nixstore.PathInfo) ([]nixstore.PathInfo, error) {
 		paths[i] = infos[i].Path
 		byPath[infos[i].Path] = &infos[i]
 	}
-	order, err := sortByReferences(paths, func(p storepath.Path) []storepath.Path {
+	order, err := storepath.SortByReferences(paths, func(p storepath.Path) []storepath.Path {
 		if info := byPath[p]; info != nil {
 			return info.References
 		}
@@ -209,55 +201,6 @@ func topological(infos []nixstore.PathInfo) ([]nixstore.PathInfo, error) {
 		sorted[i] = *byPath[p]
 	}
 	return sorted, nil
-}
-
-// sortByReferences returns paths so that references come first; references that
-// are not among paths are ignored. It does not recurse: chains may be long.
-func sortByReferences(paths []storepath.Path, references func(storepath.Path) []storepath.Path) ([]storepath.Path, error) {
-	const (
-		unseen = iota
-		open
-		closed
-	)
-	state := make(map[storepath.Path]int, len(paths))
-	for _, p := range paths {
-		state[p] = unseen
-	}
-	type frame struct {
-		path storepath.Path
-		rest []storepath.Path
-	}
-	order := make([]storepath.Path, 0, len(paths))
-	var stack []frame
-	push := func(p storepath.Path) {
-		state[p] = open
-		stack = append(stack, frame{p, references(p)})
-	}
-	for _, start := range paths {
-		if state[start] == unseen {
-			push(start)
-		}
-		for len(stack) > 0 {
-			top := &stack[len(stack)-1]
-			if len(top.rest) == 0 {
-				state[top.path] = closed
-				order = append(order, top.path)
-				stack = stack[:len(stack)-1]
-				continue
-			}
-			ref := top.rest[0]
-			top.rest = top.rest[1:]
-			st, known := state[ref]
-			switch {
-			case !known, st == closed, ref == top.path:
-			case st == open:
-				return nil, fmt.Errorf("references of %s and %s form a cycle", top.path, ref)
-			default:
-				push(ref)
-			}
-		}
-	}
-	return order, nil
 }
 
 // An Amount is a number of store paths and the sizes of their NARs, in bytes.

@@ -22,7 +22,7 @@ func TestSortByReferences(t *testing.T) {
 		sp("libc"): {sp("libc")},
 	}
 	paths := []storepath.Path{sp("app"), sp("data"), sp("lib"), sp("libc")}
-	got, err := sortByReferences(paths, func(p storepath.Path) []storepath.Path { return refs[p] })
+	got, err := storepath.SortByReferences(paths, func(p storepath.Path) []storepath.Path { return refs[p] })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func TestSortByReferencesCycle(t *testing.T) {
 	refs := map[storepath.Path][]storepath.Path{
 		sp("a"): {sp("b")}, sp("b"): {sp("c")}, sp("c"): {sp("a")},
 	}
-	got, err := sortByReferences([]storepath.Path{sp("a"), sp("b"), sp("c")}, func(p storepath.Path) []storepath.Path { return refs[p] })
+	got, err := storepath.SortByReferences([]storepath.Path{sp("a"), sp("b"), sp("c")}, func(p storepath.Path) []storepath.Path { return refs[p] })
 	if err == nil {
 		t.Errorf("a cycle was sorted: %v", got)
 	}
@@ -51,7 +51,7 @@ func TestSortByReferencesDeep(t *testing.T) {
 		paths[i] = sp(fmt.Sprint(i))
 		next[paths[i]] = []storepath.Path{sp(fmt.Sprint(i + 1))}
 	}
-	got, err := sortByReferences(paths, func(p storepath.Path) []storepath.Path { return next[p] })
+	got, err := storepath.SortByReferences(paths, func(p storepath.Path) []storepath.Path { return next[p] })
 	if err != nil || len(got) != n || got[0] != paths[n-1] || got[n-1] != paths[0] {
 		t.Errorf("got %d paths, %v", len(got), err)
 	}

@@ -43,10 +43,10 @@ func narCache(t *testing.T, content []byte) (*CacheStore, storepath.Path) {
 		StoreDir: "/nix/store", StorePath: p, URL: "nar/x.nar", Compression: "none",
 		FileHash: sum.sum().String(), FileSize: sum.size, NarHash: sum.sum(), NarSize: sum.size,
 	}
-	if err := os.Mkdir(filepath.Join(dir, narDir), 0o755); err != nil {
+	if err := os.Mkdir(filepath.Join(dir, bincache.NARDir), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range map[string][]byte{"nix-cache-info": []byte("StoreDir: /nix/store\n"), p.Hash() + narInfoExt: info.Bytes(), info.URL: content} {
+	for name, text := range map[string][]byte{"nix-cache-info": []byte("StoreDir: /nix/store\n"), p.Hash() + bincache.NarInfoExt: info.Bytes(), info.URL: content} {
 		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
 			t.Fatal(err)
 		}

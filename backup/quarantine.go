@@ -13,6 +13,10 @@ import (
 	"strings"
 
 	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
+	"github.com/narvault/narvault/backup/lock"
+	"github.com/narvault/narvault/backup/trash"
+	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
 )
 
@@ -48,13 +52,13 @@ func (e *quarantineEntry) sum() string { return fmt.Sprintf("%x", sha256.Sum256(
 // quarantined returns what is known of quarantined store paths, by hash part,
 // the newest of each.
 func (b *Backup) quarantined() (map[string]quarantineEntry, error) {
-	batches, _, err := b.batches()
+	batches, _, err := trash.List(b.dir)
 	if err != nil {
 		return nil, err
 	}
 	found := make(map[string]quarantineEntry)
 	for _, batch := range batches {
-		text, err := readRegular(b.path(trashDir, batch.name, quarantineFile))
+		text, err := layout.ReadFile(b.path(layout.TrashDir, batch.Name, quarantineFile))
 		var note quarantineNote
 		if err != nil || json.Unmarshal(text, &note) != nil {
 			continue // gc made this one, or it is damaged
@@ -79,7 +83,7 @@ func (r *repairer) quarantine(ctx context.Context) error {
 		return nil
 	}
 	if !r.req.DryRun {
-		held, err := lockBackup(ctx, r.b.dir, excluding, r.req.Lock)
+		held, err := lock.Take(ctx, r.b.dir, lock.Excluding, r.req.Lock)
 		if err != nil {
 			return err
 		}
@@ -117,7 +121,7 @@ func (r *repairer) goes(l lost) bool {
 		return false
 	}
 	_, noted := r.earlier[l.hash]
-	there, err := r.b.Cache.Lstat(l.hash + narInfoExt)
+	there, err := r.b.Cache.Lstat(l.hash + bincache.NarInfoExt)
 	return err == nil && !there.IsDir() || l.truth != nil && !noted
 }
 
@@ -135,7 +139,7 @@ func (r *repairer) stillLost(ctx context.Context, l lost) (bool, error) {
 	}
 	clear(r.read)
 	d, err := r.readNAR(ctx, l.truth.info)
-	return err == nil && d.err != nil && !Unreadable(d.err), err
+	return err == nil && d.err != nil && !layout.Unreadable(d.err), err
 }
 
 // reportLost names what stays as it is.
@@ -147,7 +151,7 @@ func (r *repairer) reportLost(left []lost) {
 
 func (r *repairer) entry(l lost) quarantineEntry {
 	e := quarantineEntry{Quarantined: Quarantined{
-		File: r.inCache(l.hash + narInfoExt), StorePath: l.path, Reason: l.reason, Releases: r.releases[l.path],
+		File: r.inCache(l.hash + bincache.NarInfoExt), StorePath: l.path, Reason: l.reason, Releases: r.releases[l.path],
 	}}
 	if l.truth != nil {
 		e.NarInfo = string(l.truth.text)
@@ -162,7 +166,7 @@ func (r *repairer) note(gone []lost) *quarantineNote {
 	for _, l := range gone {
 		e := r.entry(l)
 		note.Entries = append(note.Entries, e)
-		if _, err := r.b.Cache.Lstat(l.hash + narInfoExt); missing(err) {
+		if _, err := r.b.Cache.Lstat(l.hash + bincache.NarInfoExt); missing(err) {
 			r.result.Lost = append(r.result.Lost, e.Quarantined)
 		} else {
 			r.result.Quarantined = append(r.result.Quarantined, e.Quarantined)
@@ -181,7 +185,7 @@ func (r *repairer) note(gone []lost) *quarantineNote {
 func (r *repairer) misfits() []Misfit {
 	misfits := r.req.Misfits
 	if r.req.Index {
-		misfits = append(slices.Clone(misfits), Misfit{indexDir, "the index is damaged; it is built anew"})
+		misfits = append(slices.Clone(misfits), Misfit{layout.IndexDir, "the index is damaged; it is built anew"})
 	}
 	return slices.DeleteFunc(slices.Clone(misfits), func(m Misfit) bool { return !r.isMisfit(m.File) })
 }
@@ -189,60 +193,60 @@ func (r *repairer) misfits() []Misfit {
 // isMisfit reports whether a file is still there, and is not what belongs there:
 // since it was found, somebody may have put that right.
 func (r *repairer) isMisfit(file string) bool {
-	if !filepath.IsLocal(file) || r.b.plain(file) != nil {
+	if !filepath.IsLocal(file) || layout.Plain(r.b.dir, file) != nil {
 		return false
 	}
 	st, err := os.Lstat(r.b.path(file))
 	if err != nil {
 		return false
 	}
-	name, inCache := strings.CutPrefix(file, cacheDir+"/")
-	if hash, isListing := strings.CutSuffix(name, lsExt); inCache && isListing {
+	name, inCache := strings.CutPrefix(file, layout.CacheDir+"/")
+	if hash, isListing := strings.CutSuffix(name, bincache.ListingExt); inCache && isListing {
 		has, err := r.b.Cache.Has(hash)
 		return err == nil && (!has || slices.Contains(r.req.Listings, hash))
 	}
-	return !(inCache && slices.Contains(cacheDirs, name) && st.IsDir())
+	return !(inCache && slices.Contains(bincache.Dirs(), name) && st.IsDir())
 }
 
 // takeOut moves what the note names to the trash. The note comes first: it has
 // what no other file may have any more.
 func (r *repairer) takeOut(note *quarantineNote) error {
-	t := &taker{fsys: r.fsys, b: r.b, now: r.req.now, below: quarantineDir}
-	t.begin()
+	t := &trash.Taker{FS: r.fsys, Dir: r.b.dir, Now: r.req.now, Below: quarantineDir}
+	t.Begin()
 	text, err := json.MarshalIndent(note, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := disk.MkdirAll(r.fsys, r.b.dir, r.b.path(t.dir)); err != nil {
+	if err := disk.MkdirAll(r.fsys, r.b.dir, r.b.path(t.Batch())); err != nil {
 		return err
 	}
-	if err := disk.WriteFile(r.fsys, r.b.path(t.dir, quarantineFile), append(text, '\n')); err != nil {
+	if err := disk.WriteFile(r.fsys, r.b.path(t.Batch(), quarantineFile), append(text, '\n')); err != nil {
 		return err
 	}
 	var infos, others []string
 	for _, e := range note.Entries {
 		name := filepath.FromSlash(e.File)
-		if e.StorePath == "" && path.Ext(e.File) != narInfoExt {
+		if e.StorePath == "" && path.Ext(e.File) != bincache.NarInfoExt {
 			others = append(others, name)
 			continue
 		}
 		infos = append(infos, name)
-		others = append(others, name[:len(name)-len(narInfoExt)]+lsExt)
+		others = append(others, name[:len(name)-len(bincache.NarInfoExt)]+bincache.ListingExt)
 	}
 	for _, step := range [][]string{infos, others} {
-		if err := t.take(step); err != nil {
+		if err := t.Take(step); err != nil {
 			return err
 		}
 	}
-	r.result.Trash = t.dir
+	r.result.Trash = t.Batch()
 	return r.remake()
 }
 
 // remake makes the directories that Nix wants, where something else was in their
 // place.
 func (r *repairer) remake() error {
-	for _, dir := range cacheDirs {
-		if err := disk.MkdirAll(r.fsys, r.b.dir, r.b.path(cacheDir, dir)); err != nil {
+	for _, dir := range bincache.Dirs() {
+		if err := disk.MkdirAll(r.fsys, r.b.dir, r.b.path(layout.CacheDir, dir)); err != nil {
 			return err
 		}
 	}

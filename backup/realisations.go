@@ -2,7 +2,6 @@ package backup
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,30 +13,13 @@ import (
 	"syscall"
 
 	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
+	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
-)
-
-// The directories of a cache that say which path a content-addressed derivation
-// was built to: realisations/<hash>!<output>.doi up to Nix 2.34, since then
-// build-trace-v2/<derivation>/<output>.doi. One cannot be made from the other,
-// and both are signed: they are taken over as they are.
-const (
-	realisationsDir = "realisations"
-	buildTraceDir   = "build-trace-v2"
-	realisationExt  = ".doi"
 )
 
 // maxRealisation bounds what is read of a realisation, in bytes.
 const maxRealisation = 1 << 20
-
-// realisationPath returns the store path that a realisation is about.
-func realisationPath(text []byte) (storepath.Path, error) {
-	var r struct{ OutPath string }
-	if err := json.Unmarshal(text, &r); err != nil {
-		return "", err
-	}
-	return storepath.Parse(path.Base(r.OutPath))
-}
 
 // Realisations returns the names of the files in the cache, relative to it, that
 // say how the paths were realised, sorted. Those that cannot be read are passed
@@ -57,13 +39,13 @@ func (s *CacheStore) Realisations(ctx context.Context, paths []storepath.Path) (
 
 // findRealisations reads all realisations of the cache.
 func (s *CacheStore) findRealisations(ctx context.Context) (map[storepath.Path][]string, error) {
-	dirs := []string{realisationsDir}
-	traces, err := s.list(buildTraceDir)
+	dirs := []string{bincache.RealisationDir}
+	traces, err := s.list(bincache.BuildTraceDir)
 	if err != nil {
 		return nil, err
 	}
 	for _, name := range traces {
-		dirs = append(dirs, path.Join(buildTraceDir, name))
+		dirs = append(dirs, path.Join(bincache.BuildTraceDir, name))
 	}
 	found := make(map[storepath.Path][]string)
 	for _, dir := range dirs {
@@ -75,7 +57,7 @@ func (s *CacheStore) findRealisations(ctx context.Context) (map[storepath.Path][
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
-			if !strings.HasSuffix(name, realisationExt) {
+			if !strings.HasSuffix(name, bincache.RealisationExt) {
 				continue
 			}
 			name = path.Join(dir, name)
@@ -83,7 +65,7 @@ func (s *CacheStore) findRealisations(ctx context.Context) (map[storepath.Path][
 			if err != nil {
 				continue
 			}
-			if p, err := realisationPath(text); err == nil {
+			if p, err := bincache.RealisationPath(text); err == nil {
 				found[p] = append(found[p], name)
 			}
 		}
@@ -100,7 +82,7 @@ func (s *CacheStore) list(dir string) ([]string, error) {
 		}
 		return nil, err
 	}
-	return readNames(name)
+	return disk.ReadNames(name)
 }
 
 // ReadRealisation reads a file that Realisations has named.
@@ -113,7 +95,7 @@ func (s *CacheStore) ReadRealisation(name string) ([]byte, error) {
 	if !st.Mode().IsRegular() || st.Size() > maxRealisation {
 		return nil, fmt.Errorf("%s is no file of at most %d bytes", file, maxRealisation)
 	}
-	return readRegular(file)
+	return layout.ReadFile(file)
 }
 
 // A realisationStore is a Store that has realisations as files; a CacheStore is.

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
 )
@@ -23,8 +24,8 @@ func TestRealisations(t *testing.T) {
 	if err := os.WriteFile(outside, []byte(doi(top)), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	source := filepath.Join(dir, cacheDir)
-	trace := filepath.Join(source, buildTraceDir, string(top)+".drv")
+	source := filepath.Join(dir, layout.CacheDir)
+	trace := filepath.Join(source, bincache.BuildTraceDir, string(top)+".drv")
 	if err := os.Mkdir(trace, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -43,9 +44,9 @@ func TestRealisations(t *testing.T) {
 		}
 	}
 	for name, err := range map[string]error{
-		"link": os.Symlink(outside, filepath.Join(source, realisationsDir, "link.doi")),
-		"pipe": syscall.Mkfifo(filepath.Join(source, realisationsDir, "pipe.doi"), 0o600),
-		"dirs": os.Symlink(filepath.Dir(outside), filepath.Join(source, buildTraceDir, "away")),
+		"link": os.Symlink(outside, filepath.Join(source, bincache.RealisationDir, "link.doi")),
+		"pipe": syscall.Mkfifo(filepath.Join(source, bincache.RealisationDir, "pipe.doi"), 0o600),
+		"dirs": os.Symlink(filepath.Dir(outside), filepath.Join(source, bincache.BuildTraceDir, "away")),
 	} {
 		if err != nil {
 			t.Fatal(name, err)
@@ -61,11 +62,11 @@ func TestRealisations(t *testing.T) {
 		if r := mustRun(t, to, FromCache(from, false), request("r", top)); len(r.Warnings) > 0 {
 			t.Errorf("warnings: %q", r.Warnings)
 		}
-		got, err := filepath.Glob(filepath.Join(to, cacheDir, "*", "*.doi"))
-		more, _ := filepath.Glob(filepath.Join(to, cacheDir, "*", "*", "*.doi"))
+		got, err := filepath.Glob(filepath.Join(to, layout.CacheDir, "*", "*.doi"))
+		more, _ := filepath.Glob(filepath.Join(to, layout.CacheDir, "*", "*", "*.doi"))
 		want := []string{
-			filepath.Join(to, cacheDir, realisationsDir, "sha256:aa!out.doi"),
-			filepath.Join(to, cacheDir, buildTraceDir, string(top)+".drv", "o.doi"),
+			filepath.Join(to, layout.CacheDir, bincache.RealisationDir, "sha256:aa!out.doi"),
+			filepath.Join(to, layout.CacheDir, bincache.BuildTraceDir, string(top)+".drv", "o.doi"),
 		}
 		if got = append(got, more...); err != nil || !slices.Equal(got, want) {
 			t.Errorf("there is %q, want %q", got, want)
@@ -87,7 +88,7 @@ func TestRealisationsDurable(t *testing.T) {
 	names := []string{"realisations/sha256:aa!out.doi", "build-trace-v2/" + string(top) + ".drv/out.doi"}
 	text := `{"outPath": "` + string(top) + `"}`
 	for _, name := range names {
-		file := filepath.Join(dir, cacheDir, name)
+		file := filepath.Join(dir, layout.CacheDir, name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -114,7 +115,7 @@ func TestRealisationsDurable(t *testing.T) {
 		fs.crash()
 		checkWhole(t, to, "p/r")
 		for _, name := range names {
-			if got, err := os.ReadFile(filepath.Join(to, cacheDir, name)); err != nil || string(got) != text {
+			if got, err := os.ReadFile(filepath.Join(to, layout.CacheDir, name)); err != nil || string(got) != text {
 				t.Errorf("after a kill at operation %d: %q, %v", op, got, err)
 			}
 		}

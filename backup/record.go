@@ -9,17 +9,14 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 )
-
-// HydraFile is the file beside release.json with the rows of Hydra's database
-// that belong to a release.
-const HydraFile = "hydra.json"
 
 // recordFiles are the files of a release, in the order in which they are
 // written: a crash between the last two leaves a complete closure with the old
 // description, and the old closure's paths are still in the cache.
-var recordFiles = []string{HydraFile, closureFile, releaseFile}
+var recordFiles = []string{layout.HydraFile, layout.ClosureFile, layout.ReleaseFile}
 
 // record writes the release, now that all its paths are there. A record that
 // would say the same again is left alone, so that previous/ keeps its worth. It
@@ -90,7 +87,7 @@ func (r *Release) equal(other *Release) bool {
 // Hydra reads hydra.json of a release; it is nil when the release did not come
 // from Hydra.
 func (b *Backup) Hydra(id ReleaseID) ([]byte, error) {
-	text, err := readRegular(b.releasePath(id, HydraFile))
+	text, err := layout.ReadFile(b.releasePath(id, layout.HydraFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
 )
@@ -144,7 +145,7 @@ func (b *Backup) Releases() ([]ReleaseID, error) {
 	if b.foreign {
 		return nil, nil
 	}
-	projects, err := os.ReadDir(b.path(releasesDir))
+	projects, err := os.ReadDir(b.path(layout.ReleasesDir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -153,8 +154,8 @@ func (b *Backup) Releases() ([]ReleaseID, error) {
 	}
 	var ids []ReleaseID
 	for _, project := range projects {
-		names, err := os.ReadDir(b.path(releasesDir, project.Name()))
-		if isNotDir(err) || errors.Is(err, fs.ErrNotExist) {
+		names, err := os.ReadDir(b.path(layout.ReleasesDir, project.Name()))
+		if disk.IsNotDir(err) || errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
@@ -162,7 +163,7 @@ func (b *Backup) Releases() ([]ReleaseID, error) {
 		}
 		for _, name := range names {
 			id, err := ParseReleaseID(project.Name() + "/" + name.Name())
-			if err == nil && isFile(b.path(releasesDir, id.Project, id.Name, closureFile)) {
+			if err == nil && disk.IsFile(b.path(layout.ReleasesDir, id.Project, id.Name, layout.ClosureFile)) {
 				ids = append(ids, id)
 			}
 		}
@@ -178,12 +179,12 @@ func (b *Backup) Releases() ([]ReleaseID, error) {
 
 // releasePath returns the path of a file of a release.
 func (b *Backup) releasePath(id ReleaseID, elem ...string) string {
-	return b.path(append([]string{releasesDir, id.Project, id.Name}, elem...)...)
+	return b.path(append([]string{layout.ReleasesDir, id.Project, id.Name}, elem...)...)
 }
 
 // ReleaseTime returns when the record of a release last changed.
 func (b *Backup) ReleaseTime(id ReleaseID) (time.Time, error) {
-	st, err := os.Stat(b.releasePath(id, closureFile))
+	st, err := os.Stat(b.releasePath(id, layout.ClosureFile))
 	if err != nil {
 		return time.Time{}, b.releaseError(id, err)
 	}
@@ -193,9 +194,9 @@ func (b *Backup) ReleaseTime(id ReleaseID) (time.Time, error) {
 // Release reads release.json. One that hydra-backup recorded, with closure.txt
 // only, has little more than its name; method and source are empty.
 func (b *Backup) Release(id ReleaseID) (*Release, error) {
-	name := b.releasePath(id, releaseFile)
-	text, err := readRegular(name)
-	if errors.Is(err, fs.ErrNotExist) && isFile(b.releasePath(id, closureFile)) {
+	name := b.releasePath(id, layout.ReleaseFile)
+	text, err := layout.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) && disk.IsFile(b.releasePath(id, layout.ClosureFile)) {
 		return b.closureOnly(id)
 	}
 	if err != nil {
@@ -207,8 +208,8 @@ func (b *Backup) Release(id ReleaseID) (*Release, error) {
 // PreviousRelease reads the release.json that a release had before its last
 // change. The error is fs.ErrNotExist when there is none.
 func (b *Backup) PreviousRelease(id ReleaseID) (*Release, error) {
-	name := b.releasePath(id, previousDir, releaseFile)
-	text, err := readRegular(name)
+	name := b.releasePath(id, layout.PreviousDir, layout.ReleaseFile)
+	text, err := layout.ReadFile(name)
 	if err != nil {
 		return nil, err
 	}
@@ -245,8 +246,8 @@ func (b *Backup) closureOnly(id ReleaseID) (*Release, error) {
 // Closure reads closure.txt: the store paths of a release, sorted. An empty or
 // malformed one is a *bincache.DamageError.
 func (b *Backup) Closure(id ReleaseID) ([]storepath.Path, error) {
-	name := b.releasePath(id, closureFile)
-	text, err := readRegular(name)
+	name := b.releasePath(id, layout.ClosureFile)
+	text, err := layout.ReadFile(name)
 	if err != nil {
 		return nil, b.releaseError(id, err)
 	}
@@ -256,8 +257,8 @@ func (b *Backup) Closure(id ReleaseID) ([]storepath.Path, error) {
 // PreviousClosure reads the closure.txt that a release had before its last
 // change, as Closure does. The error is fs.ErrNotExist when there is none.
 func (b *Backup) PreviousClosure(id ReleaseID) ([]storepath.Path, error) {
-	name := b.releasePath(id, previousDir, closureFile)
-	text, err := readRegular(name)
+	name := b.releasePath(id, layout.PreviousDir, layout.ClosureFile)
+	text, err := layout.ReadFile(name)
 	if err != nil {
 		return nil, err
 	}
@@ -326,7 +327,7 @@ func writeRelease(fsys disk.FS, b *Backup, r *Release, closure []storepath.Path,
 		return fmt.Errorf("record release %s: %w", id, err)
 	}
 	content := map[string][]byte{
-		HydraFile: hydra, closureFile: formatClosure(closure, r.StoreDir), releaseFile: append(text, '\n'),
+		layout.HydraFile: hydra, layout.ClosureFile: formatClosure(closure, r.StoreDir), layout.ReleaseFile: append(text, '\n'),
 	}
 	for _, name := range recordFiles {
 		if err := writeOrRemove(fsys, filepath.Join(dir, name), content[name]); err != nil {
@@ -380,14 +381,14 @@ func ignoreDamage(err error) error {
 // copyPrevious copies a file of a release to previous/; if there is none, there
 // is none afterwards.
 func copyPrevious(fsys disk.FS, dir, name string) error {
-	data, err := readRegular(filepath.Join(dir, name))
+	data, err := layout.ReadFile(filepath.Join(dir, name))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := disk.MkdirAll(fsys, dir, filepath.Join(dir, previousDir)); err != nil {
+	if err := disk.MkdirAll(fsys, dir, filepath.Join(dir, layout.PreviousDir)); err != nil {
 		return err
 	}
-	return writeOrRemove(fsys, filepath.Join(dir, previousDir, name), data)
+	return writeOrRemove(fsys, filepath.Join(dir, layout.PreviousDir, name), data)
 }
 
 // writeOrRemove is WriteFile, or with nil data, the opposite.

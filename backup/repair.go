@@ -12,6 +12,8 @@ import (
 	"github.com/nix-community/go-nix/pkg/narinfo/signature"
 
 	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
+	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/index"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
@@ -53,7 +55,7 @@ type RepairRequest struct {
 	NoCheckSigs bool
 	DryRun      bool // only say what would be done
 	Cache       bincache.Options
-	Lock        LockOptions
+	Lock        lock.Options
 	Progress    Progress
 
 	now time.Time // for tests
@@ -99,7 +101,7 @@ func (r *RepairResult) changed() bool { return len(r.Repaired)+len(r.Quarantined
 //
 // A crash leaves a backup that is no worse than before. Backups and mounts may go
 // on meanwhile, but for the instant in which something is quarantined, which
-// excludes other writers (*LockedError when there is one). An error means that
+// excludes other writers (*lock.HeldError when there is one). An error means that
 // repairing ended early; what was repaired until then stays so.
 func Repair(ctx context.Context, dir string, req RepairRequest) (*RepairResult, error) {
 	result, err := repair(ctx, disk.OS{}, dir, req)
@@ -119,7 +121,7 @@ type repairer struct {
 	fsys  *notedFS
 	b     *Backup
 	req   *RepairRequest
-	held  *backupLock
+	held  *lock.Lock
 	index *index.Index // or nil
 
 	earlier  map[string]quarantineEntry // what was quarantined before, by hash part
@@ -174,11 +176,11 @@ func (r *repairer) close() {
 // mend repairs what has a source, beside other writers.
 func (r *repairer) mend(ctx context.Context) (err error) {
 	if !r.req.DryRun {
-		if r.held, err = lockBackup(ctx, r.b.dir, writing, r.req.Lock); err != nil {
+		if r.held, err = lock.Take(ctx, r.b.dir, lock.Writing, r.req.Lock); err != nil {
 			return err
 		}
 		defer r.held.Close()
-		if err := r.held.exclusively(ctx, r.sweep); err != nil {
+		if err := r.held.Exclusively(ctx, r.sweep); err != nil {
 			return err
 		}
 	}
@@ -213,23 +215,23 @@ func (r *repairer) sync() error {
 	if r.req.DryRun || len(r.req.NarInfos)+len(r.req.NARs) == 0 {
 		return nil
 	}
-	return errors.Join(r.fsys.SyncDir(r.b.cachePath(narDir)), r.fsys.SyncDir(r.b.cachePath()))
+	return errors.Join(r.fsys.SyncDir(r.b.cachePath(bincache.NARDir)), r.fsys.SyncDir(r.b.cachePath()))
 }
 
 // sweep removes what a repair left that was killed, if nobody else writes.
 func (r *repairer) sweep() error {
-	if !r.held.alone() {
+	if !r.held.Alone() {
 		return nil
 	}
 	return sweep(r.fsys, r.b, ReleaseID{})
 }
 
-// exclusively is backupLock.exclusively, or in a dry run nothing.
+// exclusively is lock.Lock.exclusively, or in a dry run nothing.
 func (r *repairer) exclusively(ctx context.Context, f func() error) error {
 	if r.req.DryRun {
 		return nil
 	}
-	return r.held.exclusively(ctx, f)
+	return r.held.Exclusively(ctx, f)
 }
 
 func (r *repairer) openIndex() {
@@ -381,7 +383,7 @@ func (r *repairer) narInfoText(hash string) (text []byte, unread, err error) {
 	if text != nil || err == nil {
 		return text, nil, nil
 	}
-	if Unreadable(err) {
+	if layout.Unreadable(err) {
 		unread = err
 	}
 	return nil, unread, r.b.Cache.Present()
@@ -413,10 +415,10 @@ func (r *repairer) put(ctx context.Context, seen []byte, acc *account, c *conten
 		return nil, err
 	}
 	if !bytes.Equal(text, seen) {
-		r.repaired(r.inCache(hash+narInfoExt), info.StorePath, by)
+		r.repaired(r.inCache(hash+bincache.NarInfoExt), info.StorePath, by)
 	}
 	if listing != nil {
-		r.repaired(r.inCache(hash+lsExt), info.StorePath, "its NAR")
+		r.repaired(r.inCache(hash+bincache.ListingExt), info.StorePath, "its NAR")
 	}
 	return info, nil
 }
@@ -432,7 +434,7 @@ func (r *repairer) publish(ctx context.Context, hash string, seen, text, listing
 		return nil
 	}
 	name := r.b.cachePath(hash)
-	s := stagedInfo{narInfoName: name + narInfoExt, listingName: name + lsExt}
+	s := stagedInfo{narInfoName: name + bincache.NarInfoExt, listingName: name + bincache.ListingExt}
 	defer s.discard(r.fsys)
 	var err error
 	if s.narInfo, err = disk.WriteTemp(r.fsys, r.b.Cache.Dir(), text); err != nil {
@@ -443,7 +445,7 @@ func (r *repairer) publish(ctx context.Context, hash string, seen, text, listing
 			return err
 		}
 	}
-	return r.held.exclusively(ctx, func() error {
+	return r.held.Exclusively(ctx, func() error {
 		now, _, err := r.narInfoText(hash)
 		if err != nil || !bytes.Equal(now, seen) {
 			return err
@@ -456,7 +458,7 @@ func (r *repairer) publish(ctx context.Context, hash string, seen, text, listing
 }
 
 // inCache returns the name of a file of the cache relative to the backup.
-func (r *repairer) inCache(name string) string { return cacheDir + "/" + name }
+func (r *repairer) inCache(name string) string { return layout.CacheDir + "/" + name }
 
 // missing reports whether an error says that something is not there.
 func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -6,6 +6,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/narread/storepath"
 )
 
@@ -16,8 +17,8 @@ func TestRepairBesideRecord(t *testing.T) {
 	s.write(string(formatClosure([]storepath.Path{s.keep}, s.store.dir)), "releases/p/keep/closure.txt")
 	locked := 0
 	req := RepairRequest{Suspects: Suspects{Releases: []ReleaseID{{"p", "keep"}}}}
-	req.Lock.flock = func(f *os.File, how int) error {
-		if filepath.Base(f.Name()) == mutexFile {
+	req.Lock.Flock = func(f *os.File, how int) error {
+		if filepath.Base(f.Name()) == layout.MutexFile {
 			// The first two are to say who we are and to sweep, the third to write.
 			if locked++; locked == 3 {
 				mustRun(t, s.dir, s.store, request("keep", s.only))

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/backup/nixstore"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
@@ -170,7 +171,7 @@ func (s *search) inPlace(ctx context.Context) (*content, error) {
 		return &content{d.narFile, d.listing, true}, nil
 	case d.err != nil:
 		s.fail("its NAR file", d.err)
-		s.unreadable = s.unreadable || Unreadable(d.err)
+		s.unreadable = s.unreadable || layout.Unreadable(d.err)
 	}
 	return nil, nil
 }
@@ -321,7 +322,7 @@ func (s *search) fetch(ctx context.Context, from Store) (*content, error) {
 	if a.packer, err = newPacker(compression, level); err != nil {
 		return nil, err
 	}
-	if err := disk.MkdirAll(s.fsys, s.b.dir, s.b.cachePath(narDir)); err != nil {
+	if err := disk.MkdirAll(s.fsys, s.b.dir, s.b.cachePath(bincache.NARDir)); err != nil {
 		return nil, s.fsys.note(err)
 	}
 	defer func() { s.fsys.note(a.discard([]*job{j})) }()
@@ -346,7 +347,7 @@ func (s *search) fetch(ctx context.Context, from Store) (*content, error) {
 func (s *search) place(a *archiver, j *job) error {
 	url := s.acc.info.URL
 	hash, err := narinfo.ParseHash(s.acc.info.FileHash)
-	if s.acc.own && err == nil && hash == j.temp.FileHash && bincache.CheckURL(url) == nil && s.b.plain(filepath.Join(cacheDir, url)) == nil {
+	if s.acc.own && err == nil && hash == j.temp.FileHash && bincache.CheckURL(url) == nil && layout.Plain(s.b.dir, filepath.Join(layout.CacheDir, url)) == nil {
 		j.temp.URL = url
 	}
 	if st, err := s.b.Cache.Lstat(j.temp.URL); err == nil && st.IsDir() {
@@ -375,7 +376,7 @@ func (s *search) probe(ctx context.Context, from Store, j *job) (*content, error
 	}
 	c := &content{narFile: narFile{URL: s.acc.info.URL, NarHash: j.info.NarHash, NarSize: j.info.NarSize}, exact: s.acc.own}
 	if !s.acc.own {
-		c.narFile.URL = path.Join(narDir, "?")
+		c.narFile.URL = path.Join(bincache.NARDir, "?")
 	}
 	c.listing, err = listingJSON(listing)
 	return c, err

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
@@ -27,11 +28,11 @@ func (s *gcScene) harm() Suspects {
 		text[20] ^= 1
 		s.write(string(text), name[len(s.dir)+1:])
 	}
-	flip(s.path(cacheDir, keep.URL))
-	s.remove(cacheDir, only.StorePath.Hash()+narInfoExt)
-	s.remove(cacheDir, only.URL)
-	flip(s.path(cacheDir, drop.URL))
-	s.write("[", cacheDir, keep.StorePath.Hash()+lsExt)
+	flip(s.path(layout.CacheDir, keep.URL))
+	s.remove(layout.CacheDir, only.StorePath.Hash()+bincache.NarInfoExt)
+	s.remove(layout.CacheDir, only.URL)
+	flip(s.path(layout.CacheDir, drop.URL))
+	s.write("[", layout.CacheDir, keep.StorePath.Hash()+bincache.ListingExt)
 	delete(s.store.infos, s.drop)
 	return Suspects{
 		NarInfos: []string{s.only.Hash()}, NARs: []string{s.keep.Hash(), s.drop.Hash()}, Listings: []string{s.keep.Hash()},
@@ -55,7 +56,7 @@ func (s *gcScene) checkNotWorse(before map[string][]byte) {
 	for name, text := range before {
 		now, err := os.ReadFile(filepath.Join(s.dir, name))
 		if err != nil {
-			trashed, _ := filepath.Glob(s.path(trashDir, "*", quarantineDir, name))
+			trashed, _ := filepath.Glob(s.path(layout.TrashDir, "*", quarantineDir, name))
 			if len(trashed) == 0 {
 				s.Errorf("%s is gone", name)
 			}
@@ -88,7 +89,7 @@ func (s *gcScene) checkNAR(b *Backup, info *narinfo.NarInfo) {
 func (s *gcScene) narInfos() map[string][]byte {
 	s.Helper()
 	texts := make(map[string][]byte)
-	names, err := filepath.Glob(s.path(cacheDir, "*"+narInfoExt))
+	names, err := filepath.Glob(s.path(layout.CacheDir, "*"+bincache.NarInfoExt))
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -157,7 +158,7 @@ func (s *gcScene) checkRepaired(whole map[string][]byte) {
 	checkWhole(s.T, s.dir, "p/keep")
 	now := s.narInfos()
 	for name, text := range whole {
-		isDrop := hashOfFile(name) == s.drop.Hash()
+		isDrop := bincache.HashOfFile(name) == s.drop.Hash()
 		if got, there := now[name]; there == isDrop || there && !bytes.Equal(got, text) {
 			s.Errorf("%s is %q, was %q", name, got, text)
 		}
@@ -171,7 +172,7 @@ func (s *gcScene) checkRepaired(whole map[string][]byte) {
 	if err != nil || known[s.drop.Hash()].NarInfo == "" {
 		s.Errorf("quarantined is %+v, %v", known, err)
 	}
-	if text, err := os.ReadFile(s.path(cacheDir, s.keep.Hash()+lsExt)); err != nil || len(text) < 2 {
+	if text, err := os.ReadFile(s.path(layout.CacheDir, s.keep.Hash()+bincache.ListingExt)); err != nil || len(text) < 2 {
 		s.Errorf("the listing is %q, %v", text, err)
 	}
 }

@@ -6,25 +6,28 @@ import (
 	"io"
 	"path"
 	"path/filepath"
+
+	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
 )
 
 // mendDumps takes dumps of databases from other backups, where it is known what
 // their text has to be.
 func (r *repairer) mendDumps(ctx context.Context) error {
 	for _, name := range r.req.Dumps {
-		d := describedDump(r.b.path(dumpsDir, filepath.Base(name)))
+		d := describedDump(r.b.path(layout.DumpsDir, filepath.Base(name)))
 		if d.SHA256 == "" || d.whole(ctx, d.File) {
 			continue
 		}
 		for _, from := range r.req.From {
-			file := from.path(dumpsDir, filepath.Base(name))
-			if !isFile(file) || !d.whole(ctx, file) {
+			file := from.path(layout.DumpsDir, filepath.Base(name))
+			if !disk.IsFile(file) || !d.whole(ctx, file) {
 				continue
 			}
 			if err := r.putDump(ctx, d, file); err != nil {
 				return err
 			}
-			r.repaired(path.Join(dumpsDir, filepath.Base(name)), "", from.dir)
+			r.repaired(path.Join(layout.DumpsDir, filepath.Base(name)), "", from.dir)
 			break
 		}
 		if ctx.Err() != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
@@ -27,10 +28,10 @@ func (r *repairer) basics(ctx context.Context) error {
 		r.repaired(r.inCache(bincache.InfoFile), "", "the narinfos")
 	}
 	if r.req.Config {
-		r.repaired(configFile, "", "the index")
+		r.repaired(layout.ConfigFile, "", "the index")
 	}
 	var absent []string
-	for _, dir := range cacheDirs {
+	for _, dir := range bincache.Dirs() {
 		if _, err := r.b.Cache.Lstat(dir); missing(err) {
 			absent = append(absent, dir)
 			r.repaired(r.inCache(dir), "", "nothing: it is empty")
@@ -51,7 +52,7 @@ func (r *repairer) basics(ctx context.Context) error {
 
 func (r *repairer) writeBasics(absent []string) error {
 	for _, dir := range absent {
-		if err := disk.MkdirAll(r.fsys, r.b.dir, r.b.path(cacheDir, dir)); err != nil {
+		if err := disk.MkdirAll(r.fsys, r.b.dir, r.b.path(layout.CacheDir, dir)); err != nil {
 			return err
 		}
 	}
@@ -67,19 +68,19 @@ func (r *repairer) writeBasics(absent []string) error {
 	if err != nil {
 		return err
 	}
-	return disk.WriteFile(r.fsys, r.b.path(configFile), append(c, '\n'))
+	return disk.WriteFile(r.fsys, r.b.path(layout.ConfigFile), append(c, '\n'))
 }
 
 // config makes a new narvault.json: with the id that the index knows, and what
 // can be read of the damaged one.
 func (r *repairer) config() ([]byte, error) {
 	c := Config{Version: FormatVersion, ID: uuid.NewString(), Created: r.req.now}
-	name := r.b.path(configFile)
+	name := r.b.path(layout.ConfigFile)
 	if st, err := os.Stat(name); err == nil {
 		c.Created = st.ModTime()
 	}
 	c.Created = c.Created.UTC().Truncate(1e9)
-	if ix, err := index.Open(r.b.path(indexDir), index.Options{}); err == nil {
+	if ix, err := index.Open(r.b.path(layout.IndexDir), index.Options{}); err == nil {
 		if id, ok := strings.CutPrefix(ix.Cache(), "id-"); ok {
 			c.ID = id
 		}
@@ -92,7 +93,7 @@ func (r *repairer) config() ([]byte, error) {
 // listingFor returns the .ls file that a store path is to have, nil if it has
 // it. Where nobody wrote listings, none are added.
 func (r *repairer) listingFor(hash string, want []byte) []byte {
-	now, err := r.b.Cache.ReadFile(hash+lsExt, maxListing)
+	now, err := r.b.Cache.ReadFile(hash+bincache.ListingExt, maxListing)
 	if want == nil || err == nil && bytes.Equal(now, want) || missing(err) && r.b.config.Version == 0 && !r.req.Config {
 		return nil
 	}
@@ -132,7 +133,7 @@ func (r *repairer) unlisted() (absent []string, err error) {
 	}
 	listed := make(map[string]bool)
 	for _, e := range entries {
-		if hash, ok := strings.CutSuffix(e.Name(), lsExt); ok {
+		if hash, ok := strings.CutSuffix(e.Name(), bincache.ListingExt); ok {
 			listed[hash] = true
 		}
 	}
@@ -154,15 +155,15 @@ func (r *repairer) mendListing(ctx context.Context, hash string) error {
 	if err != nil {
 		return err
 	}
-	name := r.b.cachePath(hash + lsExt)
+	name := r.b.cachePath(hash + bincache.ListingExt)
 	switch {
-	case want == nil && isFile(name) && slices.Contains(r.req.Listings, hash):
-		r.req.Misfits = append(r.req.Misfits, Misfit{r.inCache(hash + lsExt), "it is damaged, and cannot be made anew"})
+	case want == nil && disk.IsFile(name) && slices.Contains(r.req.Listings, hash):
+		r.req.Misfits = append(r.req.Misfits, Misfit{r.inCache(hash + bincache.ListingExt), "it is damaged, and cannot be made anew"})
 		return nil
 	case want == nil || r.listingFor(hash, want) == nil:
 		return nil
 	}
-	r.repaired(r.inCache(hash+lsExt), info.StorePath, from)
+	r.repaired(r.inCache(hash+bincache.ListingExt), info.StorePath, from)
 	return r.exclusively(ctx, func() error { return disk.WriteFile(r.fsys, name, want) })
 }
 
@@ -204,7 +205,7 @@ func (r *repairer) mendReleases(ctx context.Context) error {
 				return err
 			}
 			if text != nil {
-				r.repaired(filepath.ToSlash(filepath.Join(releasesDir, id.Project, id.Name, name)), "", from)
+				r.repaired(filepath.ToSlash(filepath.Join(layout.ReleasesDir, id.Project, id.Name, name)), "", from)
 			}
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 )
 
@@ -42,8 +44,8 @@ func testRepairFromFaults(t *testing.T, fault error, after func(*powerFS)) {
 	}
 	defer from.Close()
 	req := RepairRequest{From: []*Backup{from}, NoCheckSigs: true, Suspects: template.harm()}
-	template.write("", releasesDir, "p", "drop", closureFile)
-	template.write("no frames", dumpsDir, filepath.Base(dump.File))
+	template.write("", layout.ReleasesDir, "p", "drop", layout.ClosureFile)
+	template.write("no frames", layout.DumpsDir, filepath.Base(dump.File))
 	req.Releases, req.Dumps = []ReleaseID{dropID}, []string{filepath.Base(dump.File)}
 	whole, harmed := contents(t, copied), contents(t, template.dir)
 	for op := 1; !t.Failed(); op++ {
@@ -88,7 +90,7 @@ func contents(t *testing.T, dir string) map[string][]byte {
 	t.Helper()
 	files := make(map[string][]byte)
 	err := filepath.WalkDir(dir, func(name string, d os.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() || isTemp(d.Name()) || filepath.Dir(name) == filepath.Join(dir, locksDir) {
+		if err != nil || !d.Type().IsRegular() || disk.IsTemp(d.Name()) || filepath.Dir(name) == filepath.Join(dir, layout.LocksDir) {
 			return err
 		}
 		files[name[len(dir):]], err = os.ReadFile(name)

@@ -9,6 +9,8 @@ import (
 	"reflect"
 	"slices"
 
+	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/narread/storepath"
 )
 
@@ -32,17 +34,17 @@ func (r *repairer) recordSources(id ReleaseID) (sources []recordSource) {
 	}
 	closure, err := r.b.PreviousClosure(id)
 	if release, err2 := r.b.PreviousRelease(id); errors.Join(err, err2) == nil {
-		sources = append(sources, recordSource{"the record before", true, closure, release, r.b.releasePath(id, previousDir)})
+		sources = append(sources, recordSource{"the record before", true, closure, release, r.b.releasePath(id, layout.PreviousDir)})
 	}
 	slices.SortStableFunc(sources, func(a, b recordSource) int { return b.release.Created.Compare(a.release.Created) })
 	return slices.DeleteFunc(sources, func(s recordSource) bool {
-		return !s.release.Intact() || s.release.Paths != len(s.closure) || s.release.StoreDir != r.b.Cache.StoreDir() || !isFile(filepath.Join(s.dir, releaseFile))
+		return !s.release.Intact() || s.release.Paths != len(s.closure) || s.release.StoreDir != r.b.Cache.StoreDir() || !disk.IsFile(filepath.Join(s.dir, layout.ReleaseFile))
 	})
 }
 
 // record returns release.json if it is whole.
 func (r *repairer) record(id ReleaseID) *Release {
-	if !isFile(r.b.releasePath(id, releaseFile)) {
+	if !disk.IsFile(r.b.releasePath(id, layout.ReleaseFile)) {
 		return nil
 	}
 	record, err := r.b.Release(id)
@@ -79,7 +81,7 @@ func (r *repairer) closureFor(id ReleaseID) (name string, text []byte, from stri
 		if record != nil && !r.closureFits(record, s.closure) || record == nil && !(r.present(s.closure) && (s.own || r.req.NoCheckSigs)) {
 			continue
 		}
-		return closureFile, formatClosure(s.closure, r.b.Cache.StoreDir()), s.by
+		return layout.ClosureFile, formatClosure(s.closure, r.b.Cache.StoreDir()), s.by
 	}
 	return "", nil, ""
 }
@@ -127,8 +129,8 @@ func (r *repairer) recordFor(id ReleaseID) (name string, text []byte, from strin
 		if s.release.Project != id.Project || s.release.Name != id.Name {
 			continue
 		}
-		if text, err := readRegular(filepath.Join(s.dir, releaseFile)); err == nil {
-			return releaseFile, text, s.by
+		if text, err := layout.ReadFile(filepath.Join(s.dir, layout.ReleaseFile)); err == nil {
+			return layout.ReleaseFile, text, s.by
 		}
 	}
 	return "", nil, ""
@@ -136,7 +138,7 @@ func (r *repairer) recordFor(id ReleaseID) (name string, text []byte, from strin
 
 // hydraFor is closureFor for hydra.json: that beside an equal record.
 func (r *repairer) hydraFor(id ReleaseID) (name string, text []byte, from string) {
-	now, err := os.ReadFile(r.b.releasePath(id, HydraFile))
+	now, err := os.ReadFile(r.b.releasePath(id, layout.HydraFile))
 	if missing(err) || err == nil && json.Valid(now) {
 		return "", nil, ""
 	}
@@ -145,8 +147,8 @@ func (r *repairer) hydraFor(id ReleaseID) (name string, text []byte, from string
 		if record == nil || !reflect.DeepEqual(record, s.release) {
 			continue
 		}
-		if text, err := readRegular(filepath.Join(s.dir, HydraFile)); err == nil && json.Valid(text) {
-			return HydraFile, text, s.by
+		if text, err := layout.ReadFile(filepath.Join(s.dir, layout.HydraFile)); err == nil && json.Valid(text) {
+			return layout.HydraFile, text, s.by
 		}
 	}
 	return "", nil, ""

@@ -99,7 +99,7 @@ func (r *restoring) plan(ctx context.Context) error {
 	r.closure()
 	paths := sortedKeys(r.infos)
 	var err error
-	r.order, err = sortByReferences(paths, func(p storepath.Path) []storepath.Path { return r.infos[p].References })
+	r.order, err = storepath.SortByReferences(paths, func(p storepath.Path) []storepath.Path { return r.infos[p].References })
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
 )
@@ -29,7 +30,7 @@ type Request struct {
 	DryRun       bool             // only say what would be done
 	Cache        bincache.Options // how archives are read that are there already
 	Progress     Progress
-	Lock         LockOptions
+	Lock         lock.Options
 }
 
 // A Result says what Run did, or with DryRun would do.
@@ -98,7 +99,7 @@ func (p *Progress) archived(j *job) {
 // On error the backup is as good as before: every release is whole, and what
 // was finished helps the next run. Errors that a caller may want to know:
 // *nixstore.InvalidPathsError and *MediumError (nothing was written),
-// *ChangedError, *LockedError, and those of the context.
+// *ChangedError, *lock.HeldError, and those of the context.
 func Run(ctx context.Context, dir string, store Store, req Request) (*Result, error) {
 	start := time.Now()
 	r, err := run(ctx, disk.OS{}, dir, store, req)

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
+	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/backup/nixstore"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/nar"
@@ -47,7 +49,7 @@ func TestDeduplication(t *testing.T) {
 	if third.Write.Paths != 0 || third.Unchanged.Paths != 4 || third.FileSize != 0 {
 		t.Errorf("third run: %+v", third)
 	}
-	files, err := os.ReadDir(filepath.Join(dir, cacheDir, narDir))
+	files, err := os.ReadDir(filepath.Join(dir, layout.CacheDir, bincache.NARDir))
 	if err != nil || len(files) != 2 {
 		t.Errorf("NAR files: %v, %v", files, err)
 	}
@@ -109,7 +111,7 @@ func TestChangedInStore(t *testing.T) {
 	if !errors.As(err, &changed) || changed.Path != store.RealPath(p) || changed.Recorded != store.infos[p].NarHash {
 		t.Errorf("got %v", err)
 	}
-	if exists(filepath.Join(dir, releasesDir, "p")) {
+	if exists(filepath.Join(dir, layout.ReleasesDir, "p")) {
 		t.Error("the release was recorded")
 	}
 	checkWhole(t, dir)
@@ -179,12 +181,12 @@ func TestLocked(t *testing.T) {
 	p := store.add("p", "x")
 	dir := filepath.Join(t.TempDir(), "backup")
 	mustRun(t, dir, store, request("r", p))
-	held, err := lockBackup(t.Context(), dir, excluding, LockOptions{})
+	held, err := lock.Take(t.Context(), dir, lock.Excluding, lock.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = run(t.Context(), memory{}, dir, store, request("r", p))
-	var locked *LockedError
+	var locked *lock.HeldError
 	if !errors.As(err, &locked) || len(locked.Holders) != 1 || !strings.Contains(locked.Holders[0], "process ") {
 		t.Errorf("got %v", err)
 	}
@@ -200,7 +202,7 @@ func TestReleaseRecord(t *testing.T) {
 	req := request("r", a)
 	req.Description = "the first"
 	mustRun(t, dir, store, req)
-	name := filepath.Join(dir, releasesDir, "p", "r", releaseFile)
+	name := filepath.Join(dir, layout.ReleasesDir, "p", "r", layout.ReleaseFile)
 	var record map[string]any
 	readJSON(t, name, &record)
 	record["future"] = map[string]any{"x": 1.0}
@@ -257,7 +259,7 @@ func TestHeal(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, store, top := backedUp(t, "zstd")
-			if err := damage(filepath.Join(dir, cacheDir)); err != nil {
+			if err := damage(filepath.Join(dir, layout.CacheDir)); err != nil {
 				t.Fatal(err)
 			}
 			r := mustRun(t, dir, store, request("r", top))
@@ -286,7 +288,7 @@ func TestCompressionSettings(t *testing.T) {
 func checkNoTemp(t *testing.T, dir string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(name string, _ os.DirEntry, err error) error {
-		if isTemp(filepath.Base(name)) {
+		if disk.IsTemp(filepath.Base(name)) {
 			t.Errorf("%s is left", name)
 		}
 		return err
@@ -312,7 +314,7 @@ func TestSharedContentIsVerified(t *testing.T) {
 		b := store.add("b", content)
 		dir := filepath.Join(t.TempDir(), "backup")
 		mustRun(t, dir, store, request("a", a))
-		files, err := filepath.Glob(filepath.Join(dir, cacheDir, narDir, "*"))
+		files, err := filepath.Glob(filepath.Join(dir, layout.CacheDir, bincache.NARDir, "*"))
 		if err != nil || len(files) != 1 {
 			t.Fatal(files, err)
 		}
@@ -382,7 +384,7 @@ func TestFinishedNARsAreKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := filepath.Glob(filepath.Join(dir, cacheDir, narDir, "*"))
+	files, err := filepath.Glob(filepath.Join(dir, layout.CacheDir, bincache.NARDir, "*"))
 	if err != nil || len(files) != len(finished) {
 		t.Errorf("NAR files %v, journal %v (%v)", files, finished, err)
 	}
@@ -396,7 +398,7 @@ func TestPreviousStaysGood(t *testing.T) {
 	b := store.add("b", "b", a)
 	c := store.add("c", "c", b)
 	dir := filepath.Join(t.TempDir(), "backup")
-	release := filepath.Join(dir, releasesDir, "p", "r")
+	release := filepath.Join(dir, layout.ReleasesDir, "p", "r")
 	for name, damage := range map[string]func() error{
 		"release.json": func() error { return os.WriteFile(release+"/release.json", []byte("{"), 0o644) },
 		"closure.txt":  func() error { return os.Truncate(release+"/closure.txt", 0) },
@@ -422,7 +424,7 @@ func TestPreviousStaysGood(t *testing.T) {
 func TestSymlinksAreNotFollowed(t *testing.T) {
 	store := newFakeStore(t)
 	p := store.add("p", "x")
-	for _, name := range []string{lockFile, locksDir, journalFile, releasesDir + "/p", releasesDir, cacheDir + "/nar", cacheDir} {
+	for _, name := range []string{layout.LockFile, layout.LocksDir, layout.JournalFile, layout.ReleasesDir + "/p", layout.ReleasesDir, layout.CacheDir + "/nar", layout.CacheDir} {
 		dir := filepath.Join(t.TempDir(), "backup")
 		mustRun(t, dir, store, request("r", p))
 		outside := t.TempDir()
@@ -431,7 +433,7 @@ func TestSymlinksAreNotFollowed(t *testing.T) {
 			t.Fatal(err)
 		}
 		target := outside
-		if name == lockFile || name == journalFile {
+		if name == layout.LockFile || name == layout.JournalFile {
 			target = victim
 		}
 		os.RemoveAll(filepath.Join(dir, name))
@@ -455,7 +457,7 @@ func TestForeignLockFile(t *testing.T) {
 	store := newFakeStore(t)
 	p := store.add("p", "x")
 	dir := t.TempDir()
-	name := filepath.Join(dir, lockFile)
+	name := filepath.Join(dir, layout.LockFile)
 	if err := os.WriteFile(name, []byte("precious"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -471,7 +473,7 @@ func TestReleaseNotWritable(t *testing.T) {
 	p, q := store.add("p", "x"), store.add("q", "y")
 	dir := filepath.Join(t.TempDir(), "backup")
 	mustRun(t, dir, store, request("r", p))
-	if err := os.WriteFile(filepath.Join(dir, releasesDir, "x"), nil, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, layout.ReleasesDir, "x"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	req := request("r", q)
@@ -479,14 +481,14 @@ func TestReleaseNotWritable(t *testing.T) {
 	if _, err := run(t.Context(), memory{}, dir, store, req); err == nil {
 		t.Fatal("a file was taken for a project")
 	}
-	if files, _ := filepath.Glob(filepath.Join(dir, cacheDir, narDir, "*")); len(files) != 1 {
+	if files, _ := filepath.Glob(filepath.Join(dir, layout.CacheDir, bincache.NARDir, "*")); len(files) != 1 {
 		t.Errorf("NAR files: %v", files)
 	}
 }
 
 // Pipes in place of files make nobody wait.
 func TestPipes(t *testing.T) {
-	for _, name := range []string{lockFile, journalFile, configFile, "releases/p/r/closure.txt", "releases/p/r/release.json"} {
+	for _, name := range []string{layout.LockFile, layout.JournalFile, layout.ConfigFile, "releases/p/r/closure.txt", "releases/p/r/release.json"} {
 		dir, store, top := backedUp(t, "zstd")
 		file := filepath.Join(dir, name)
 		os.Remove(file)

@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 
 	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
+	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/backup/nixstore"
+	"github.com/narvault/narvault/backup/trash"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
@@ -23,7 +24,7 @@ type runner struct {
 	dir   string
 	store Store
 	req   *Request
-	held  *backupLock // nil before it is taken
+	held  *lock.Lock // nil before it is taken
 
 	selected *selection
 	infos    []nixstore.PathInfo
@@ -36,7 +37,7 @@ type runner struct {
 
 func (r *runner) lock(ctx context.Context) (err error) {
 	if r.held == nil {
-		r.held, err = lockBackup(ctx, r.dir, writing, r.req.Lock)
+		r.held, err = lock.Take(ctx, r.dir, lock.Writing, r.req.Lock)
 	}
 	return err
 }
@@ -106,12 +107,12 @@ func (r *runner) write(ctx context.Context) error {
 	if err := r.sign(ctx, b, p.upstream); err != nil {
 		return err
 	}
-	return r.held.exclusively(ctx, func() error {
-		defer r.held.leave() // so that the last one sees that he is
+	return r.held.Exclusively(ctx, func() error {
+		defer r.held.Leave() // so that the last one sees that he is
 		if err := r.record(b); err != nil {
 			return err
 		}
-		if !r.held.alone() {
+		if !r.held.Alone() {
 			return journal.close() // there are lines of others in it
 		}
 		// The release is recorded: it is too late to be interrupted.
@@ -140,11 +141,11 @@ func (r *runner) sign(ctx context.Context, b *Backup, upstream map[storepath.Pat
 
 // begin makes the backup, or completes it, and removes what a crash left.
 func (r *runner) begin(ctx context.Context) (b *Backup, err error) {
-	err = r.held.exclusively(ctx, func() error {
+	err = r.held.Exclusively(ctx, func() error {
 		if b, err = create(r.fsys, r.dir, r.store.Dir(), r.newConfig(), r.req.Cache); err != nil {
 			return err
 		}
-		if r.held.alone() {
+		if r.held.Alone() {
 			if err := sweep(r.fsys, b, r.req.Release); err != nil {
 				return err
 			}
@@ -157,13 +158,13 @@ func (r *runner) begin(ctx context.Context) (b *Backup, err error) {
 	return b, err
 }
 
-// bringBack takes what gc put into the trash, and is needed again, out of it.
+// trash.BringBack takes what gc put into the trash, and is needed again, out of it.
 func (r *runner) bringBack(b *Backup) (err error) {
 	want := make(map[storepath.Path]narinfo.Hash, len(r.infos))
 	for _, info := range r.infos {
 		want[info.Path] = info.NarHash
 	}
-	r.recovered, err = bringBack(r.fsys, b, r.selected.closure, nil, func(info *narinfo.NarInfo) bool {
+	r.recovered, err = trash.BringBack(r.fsys, b.dir, b.Cache, r.selected.closure, nil, func(info *narinfo.NarInfo) bool {
 		return info.NarHash == want[info.StorePath]
 	})
 	return err
@@ -261,7 +262,7 @@ func subtract(a, b []storepath.Path) []storepath.Path {
 // archive carries out the plan. After it, all that the release needs is
 // durable in the cache.
 func (r *runner) archive(ctx context.Context, b *Backup, journal *journal, p *plan) error {
-	if err := r.held.exclusively(ctx, func() error { return r.reserve(b) }); err != nil {
+	if err := r.held.Exclusively(ctx, func() error { return r.reserve(b) }); err != nil {
 		return err
 	}
 	a := &archiver{
@@ -281,7 +282,7 @@ func (r *runner) archive(ctx context.Context, b *Backup, journal *journal, p *pl
 		}
 	}
 	if err != nil {
-		r.held.exclusively(context.WithoutCancel(ctx), func() error { r.unreserve(b); return nil })
+		r.held.Exclusively(context.WithoutCancel(ctx), func() error { r.unreserve(b); return nil })
 		return err
 	}
 	if len(a.conflicts) > 0 {
@@ -292,7 +293,7 @@ func (r *runner) archive(ctx context.Context, b *Backup, journal *journal, p *pl
 	}
 	// What an earlier run published and was killed before it synced is part of
 	// this release as well.
-	for _, dir := range []string{b.cachePath(narDir), b.cachePath()} {
+	for _, dir := range []string{b.cachePath(bincache.NARDir), b.cachePath()} {
 		if err := r.fsys.SyncDir(dir); err != nil {
 			return err
 		}
@@ -329,22 +330,22 @@ func (r *runner) reserve(b *Backup) error {
 // that are not empty stay.
 func (r *runner) unreserve(b *Backup) {
 	r.fsys.Remove(b.releasePath(r.req.Release))
-	r.fsys.Remove(b.path(releasesDir, r.req.Release.Project))
+	r.fsys.Remove(b.path(layout.ReleasesDir, r.req.Release.Project))
 }
 
 // sweep removes the temporary files that a crash left. Nobody else writes, so
 // they are nobody's.
 func sweep(fsys disk.FS, b *Backup, id ReleaseID) error {
 	for _, dir := range []string{
-		b.dir, b.Cache.Dir(), b.cachePath(narDir), b.cachePath(logDir),
-		b.releasePath(id), b.releasePath(id, previousDir),
+		b.dir, b.Cache.Dir(), b.cachePath(bincache.NARDir), b.cachePath(bincache.LogDir),
+		b.releasePath(id), b.releasePath(id, layout.PreviousDir),
 	} {
-		names, err := readNames(dir)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !isNotDir(err) {
+		names, err := disk.ReadNames(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !disk.IsNotDir(err) {
 			return err
 		}
 		for _, name := range names {
-			if !isTemp(name) {
+			if !disk.IsTemp(name) {
 				continue
 			}
 			if err := fsys.Remove(filepath.Join(dir, name)); err != nil {
@@ -353,13 +354,4 @@ func sweep(fsys disk.FS, b *Backup, id ReleaseID) error {
 		}
 	}
 	return nil
-}
-
-func readNames(dir string) ([]string, error) {
-	d, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer d.Close()
-	return d.Readdirnames(-1)
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
+	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
@@ -20,7 +22,7 @@ type SignRequest struct {
 	Keys     []SignKey
 	Releases []ReleaseID // whose store paths are signed; none: all of the backup
 	Cache    bincache.Options
-	Lock     LockOptions
+	Lock     lock.Options
 }
 
 // A SignResult says what Sign did.
@@ -59,7 +61,7 @@ func sign(ctx context.Context, fsys disk.FS, dir string, req SignRequest) (*Sign
 	if b.foreign {
 		return nil, nil, fmt.Errorf("%s is a binary cache that another program keeps, and no backup: nothing is written to it", dir)
 	}
-	held, err := lockBackup(ctx, dir, writing, req.Lock)
+	held, err := lock.Take(ctx, dir, lock.Writing, req.Lock)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -100,7 +102,7 @@ func (b *Backup) toSign(ctx context.Context, releases []ReleaseID) (paths []stor
 type signer struct {
 	fsys     disk.FS
 	backup   *Backup
-	lock     *backupLock
+	lock     *lock.Lock
 	keys     []SignKey
 	upstream map[storepath.Path]*narinfo.NarInfo // others that may have signatures, may be nil
 	signed   int                                 // narinfos
@@ -122,7 +124,7 @@ func (s *signer) sign(ctx context.Context, paths []storepath.Path) (damage, err 
 			bad = append(bad, found...)
 		}
 	}
-	err = s.lock.exclusively(ctx, func() error { return s.readme() })
+	err = s.lock.Exclusively(ctx, func() error { return s.readme() })
 	return errors.Join(bad...), err
 }
 
@@ -152,7 +154,7 @@ func (s *signer) group(ctx context.Context, paths []storepath.Path) (again []sto
 	if err != nil {
 		return nil, nil, err
 	}
-	err = s.lock.exclusively(ctx, func() error {
+	err = s.lock.Exclusively(ctx, func() error {
 		again, err = s.publish(staged)
 		return err
 	})
@@ -244,8 +246,8 @@ ordinary users, too:
 
 // readme notes the public keys in README.txt. It is called under the mutex.
 func (s *signer) readme() error {
-	name := s.backup.path(readmeFile)
-	text, err := readRegular(name)
+	name := s.backup.path(layout.ReadmeFile)
+	text, err := layout.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		text, err = []byte(readmeFor(s.backup.Cache.StoreDir())), nil
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nix-community/go-nix/pkg/narinfo/signature"
 
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 )
 
@@ -78,7 +79,7 @@ func TestSign(t *testing.T) {
 	dir, store, top := backedUp(t, "zstd")
 	other := store.add("other", "other")
 	mustRun(t, dir, store, request("other", other))
-	name := filepath.Join(dir, cacheDir, top.Hash()+".narinfo")
+	name := filepath.Join(dir, layout.CacheDir, top.Hash()+".narinfo")
 	before, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
@@ -106,7 +107,7 @@ func TestSign(t *testing.T) {
 	if a, b := signedBy(t, dir, key), signedBy(t, dir, second); a != 4 || b != 4 {
 		t.Errorf("%d and %d paths are signed", a, b)
 	}
-	readme, err := os.ReadFile(filepath.Join(dir, readmeFile))
+	readme, err := os.ReadFile(filepath.Join(dir, layout.ReadmeFile))
 	if err != nil || strings.Count(string(readme), key.Public()) != 1 || strings.Count(string(readme), second.Public()) != 1 || strings.Count(string(readme), readmeKeys) != 1 {
 		t.Errorf("README.txt:\n%s", readme)
 	}
@@ -181,7 +182,7 @@ func TestSignConcurrently(t *testing.T) {
 // A damaged narinfo is named, and the others are signed.
 func TestSignDamage(t *testing.T) {
 	dir, _, top := backedUp(t, "none")
-	if err := os.WriteFile(filepath.Join(dir, cacheDir, top.Hash()+".narinfo"), []byte("x"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, layout.CacheDir, top.Hash()+".narinfo"), []byte("x"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	for _, releases := range [][]ReleaseID{nil, {{"p", "r"}}} {
@@ -195,7 +196,7 @@ func TestSignDamage(t *testing.T) {
 	if _, _, err := Sign(ctx, dir, SignRequest{Keys: []SignKey{newKey(t, "one")}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("canceled: %v", err)
 	}
-	if _, _, err := sign(t.Context(), memory{}, filepath.Join(dir, cacheDir), SignRequest{Keys: []SignKey{newKey(t, "one")}}); err == nil {
+	if _, _, err := sign(t.Context(), memory{}, filepath.Join(dir, layout.CacheDir), SignRequest{Keys: []SignKey{newKey(t, "one")}}); err == nil {
 		t.Error("a foreign cache was signed")
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nix-community/go-nix/pkg/narinfo/signature"
 
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/backup/nixstore"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
@@ -47,7 +48,7 @@ func TestWellFormed(t *testing.T) {
 // backup, and the one after that writes nothing.
 func TestUpstreamSignatures(t *testing.T) {
 	dir, store, top := backedUp(t, "zstd")
-	name := filepath.Join(dir, cacheDir, top.Hash()+".narinfo")
+	name := filepath.Join(dir, layout.CacheDir, top.Hash()+".narinfo")
 	before, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
@@ -241,12 +242,12 @@ func TestRepairBringsSignatures(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		harmed, err := os.ReadFile(filepath.Join(dir, cacheDir, info.URL))
+		harmed, err := os.ReadFile(filepath.Join(dir, layout.CacheDir, info.URL))
 		if err != nil {
 			t.Fatal(err)
 		}
 		harmed[len(harmed)/2] ^= 1
-		if err := os.WriteFile(filepath.Join(dir, cacheDir, info.URL), harmed, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, layout.CacheDir, info.URL), harmed, 0o644); err != nil {
 			t.Fatal(err)
 		}
 		req := RepairRequest{Suspects: Suspects{NARs: []string{top.Hash()}}}

@@ -31,7 +31,7 @@ func (a *archiver) takeOver(ctx context.Context, j *job) (bool, error) {
 		return false, err
 	}
 	defer packed.Close()
-	file, err := a.fsys.CreateTemp(a.backup.cachePath(narDir))
+	file, err := a.fsys.CreateTemp(a.backup.cachePath(bincache.NARDir))
 	if err != nil {
 		return false, fmt.Errorf("archive %s: %w", j.info.Path, err)
 	}
@@ -53,7 +53,7 @@ func (a *archiver) takeOver(ctx context.Context, j *job) (bool, error) {
 		FileHash:    fileSum.sum(), FileSize: fileSum.size,
 		NarHash: j.info.NarHash, NarSize: j.info.NarSize,
 	}
-	j.temp.URL = path.Join(narDir, j.temp.FileHash.Nix32()+narExtension(packed.compression))
+	j.temp.URL = path.Join(bincache.NARDir, j.temp.FileHash.Nix32()+narExtension(packed.compression))
 	return true, a.verifyCopy(ctx, j, packed.name)
 }
 

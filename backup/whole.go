@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
 )
@@ -29,22 +30,22 @@ func (b *Backup) WholeClosure(id ReleaseID) ([]storepath.Path, error) {
 		said = record.Paths
 	}
 	return nil, &bincache.DamageError{
-		File: b.releasePath(id, closureFile),
+		File: b.releasePath(id, layout.ClosureFile),
 		Err: fmt.Errorf("has %d store paths, %s says %d: it is incomplete; back the release up again, or name the store paths that you need",
-			len(closure), releaseFile, said),
+			len(closure), layout.ReleaseFile, said),
 	}
 }
 
 // halfWritten reports whether a crash came between closure.txt, which is
 // complete, and release.json, which is still the one before.
 func (b *Backup) halfWritten(id ReleaseID) bool {
-	return b.asBefore(id, releaseFile) && !b.asBefore(id, closureFile)
+	return b.asBefore(id, layout.ReleaseFile) && !b.asBefore(id, layout.ClosureFile)
 }
 
 // asBefore reports whether a file of a release is as it was before the last
 // change.
 func (b *Backup) asBefore(id ReleaseID, name string) bool {
-	now, err := readRegular(b.releasePath(id, name))
-	before, err2 := readRegular(b.releasePath(id, previousDir, name))
+	now, err := layout.ReadFile(b.releasePath(id, name))
+	before, err2 := layout.ReadFile(b.releasePath(id, layout.PreviousDir, name))
 	return err == nil && err2 == nil && bytes.Equal(now, before)
 }

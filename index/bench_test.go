@@ -42,7 +42,7 @@ func benchCache(b *testing.B) *bincache.Cache {
 		for range rnd.IntN(10) {
 			info.References = append(info.References, paths[rnd.IntN(len(paths))])
 		}
-		must(b, os.WriteFile(filepath.Join(dir, p.Hash()+narInfoExt), info.Bytes(), 0o644))
+		must(b, os.WriteFile(filepath.Join(dir, p.Hash()+bincache.NarInfoExt), info.Bytes(), 0o644))
 	}
 	c, err := bincache.Open(dir, bincache.Options{})
 	must(b, err)
@@ -90,7 +90,7 @@ func BenchmarkBuild(b *testing.B) {
 		must(b, err)
 		first += time.Since(start)
 		size = s.Size
-		lost := filepath.Join(c.Dir(), string(hashes(b, c)[0])+narInfoExt)
+		lost := filepath.Join(c.Dir(), string(hashes(b, c)[0])+bincache.NarInfoExt)
 		must(b, os.Rename(lost, lost+".x"))
 		start = time.Now()
 		_, err = Build(b.Context(), dir, c, BuildOptions{Listing: tinyListing})

@@ -19,8 +19,6 @@ import (
 	"github.com/narvault/narvault/narread/narinfo"
 )
 
-const narInfoExt = ".narinfo"
-
 // BuildOptions say how an index is built. The zero value works.
 type BuildOptions struct {
 	// Cache is the identity of the cache (Identity makes one): an index that was

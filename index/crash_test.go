@@ -209,7 +209,7 @@ func childBuilds(dir, cacheDir string) {
 	if err != nil {
 		panic(err)
 	}
-	name := filepath.Join(cacheDir, all[0]+narInfoExt)
+	name := filepath.Join(cacheDir, all[0]+bincache.NarInfoExt)
 	for {
 		if os.Rename(name, name+".hidden") != nil {
 			_ = os.Rename(name+".hidden", name)

@@ -196,7 +196,7 @@ func (b *builder) narInfoError(hash string, err error) error {
 	case errors.As(err, &damage):
 		return damage
 	}
-	return &bincache.DamageError{File: b.cache.Dir() + "/" + hash + narInfoExt, Err: err}
+	return &bincache.DamageError{File: b.cache.Dir() + "/" + hash + bincache.NarInfoExt, Err: err}
 }
 
 // list sets the listing of r, or the reason why it has none. The error, if it

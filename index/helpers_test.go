@@ -84,7 +84,7 @@ func (f *fakeCache) put(p storepath.Path, archive []byte) {
 }
 
 func (f *fakeCache) narInfo(p storepath.Path) string {
-	return filepath.Join(f.dir, p.Hash()+narInfoExt)
+	return filepath.Join(f.dir, p.Hash()+bincache.NarInfoExt)
 }
 
 func (f *fakeCache) write(p storepath.Path, file []byte) {

@@ -133,7 +133,7 @@ func (ix *Index) Record(p storepath.Path) (*Record, error) {
 	var bad *damagedNarInfo
 	switch {
 	case errors.As(err, &bad):
-		return nil, &bincache.DamageError{File: p.Hash() + narInfoExt, Err: bad}
+		return nil, &bincache.DamageError{File: p.Hash() + bincache.NarInfoExt, Err: bad}
 	case err != nil:
 		return nil, damage(ix.g.dir, "record of %s: %w", p, err)
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/narvault/narvault/backup"
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread"
@@ -213,7 +214,7 @@ func (c *checker) relative(name string) string {
 // severityOf tells damage from what could not be read. It is not for errors
 // that say that something is not there.
 func severityOf(err error) Severity {
-	if backup.Unreadable(err) {
+	if layout.Unreadable(err) {
 		return Unreadable
 	}
 	return Damage // it was read, or is a symlink that leads out

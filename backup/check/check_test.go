@@ -19,6 +19,7 @@ import (
 
 	"github.com/narvault/narvault/backup"
 	"github.com/narvault/narvault/backup/nixstore"
+	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
 	"github.com/narvault/narvault/narread/testenv"
 )
@@ -54,7 +55,7 @@ func TestFilesRemovedAndCut(t *testing.T) {
 		s.remove(name)
 		_, isOptional := optional[name]
 		r := s.check(all)
-		if found := r.Counts[Damage]+r.Counts[Warning] > 0; !found && !isOptional && path.Ext(name) != lsExt {
+		if found := r.Counts[Damage]+r.Counts[Warning] > 0; !found && !isOptional && path.Ext(name) != bincache.ListingExt {
 			t.Errorf("%s, removed: not found", name)
 		}
 		s.write(name, good)

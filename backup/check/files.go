@@ -18,9 +18,6 @@ import (
 )
 
 const (
-	narDir     = "nar" // below the cache
-	narInfoExt = ".narinfo"
-	lsExt      = ".ls"
 	maxSmall   = 4 << 20 // bytes of small files that are read whole
 	maxNesting = 16      // directories in a cache that are looked into
 )
@@ -56,7 +53,7 @@ func (c *checker) list(context.Context) error {
 	c.files = new(files)
 	var hashes []string
 	for _, e := range entries {
-		if hash, ok := strings.CutSuffix(e.Name(), narInfoExt); ok && storepath.ValidHash(hash) {
+		if hash, ok := strings.CutSuffix(e.Name(), bincache.NarInfoExt); ok && storepath.ValidHash(hash) {
 			hashes = append(hashes, hash)
 			continue
 		}
@@ -66,14 +63,14 @@ func (c *checker) list(context.Context) error {
 	c.table = newTable(hashes)
 	c.checkDirs()
 	c.checkCacheInfo()
-	c.walk(narDir, 0)
+	c.walk(bincache.NARDir, 0)
 	return nil
 }
 
 // sort puts a name at the top of the cache where it belongs.
 func (c *checker) sort(e fs.DirEntry) {
 	name := e.Name()
-	hash, isListing := strings.CutSuffix(name, lsExt)
+	hash, isListing := strings.CutSuffix(name, bincache.ListingExt)
 	switch {
 	case name == bincache.InfoFile:
 	case e.IsDir():
@@ -84,7 +81,7 @@ func (c *checker) sort(e fs.DirEntry) {
 		c.files.listings = append(c.files.listings, hash)
 	case strings.Contains(name, ".nar"):
 		c.files.nars = append(c.files.nars, name)
-	case slices.Contains(backup.CacheDirs(), name):
+	case slices.Contains(bincache.Dirs(), name):
 		// checkDirs says what it is.
 	default:
 		c.files.unknown = append(c.files.unknown, name)
@@ -115,7 +112,7 @@ func (c *checker) walk(dir string, depth int) {
 // cannot on a read-only medium. Only for a backup of ours is it odd if one is
 // missing: Nix makes those that its version knows.
 func (c *checker) checkDirs() {
-	for _, dir := range backup.CacheDirs() {
+	for _, dir := range bincache.Dirs() {
 		_, err := c.cache.Lstat(dir)
 		f := Finding{Kind: CacheDir, Severity: Warning, File: c.fileName(dir), Remedy: "mkdir it; the next backup does so, too"}
 		switch {
@@ -201,7 +198,7 @@ func (c *checker) checkOrphans(context.Context) error {
 	}
 	for _, hash := range c.files.listings {
 		if _, found := slices.BinarySearch(hashes, hash); !found {
-			c.unused(Orphan, hash+lsExt, "there is no narinfo of that name", "narvault gc removes it")
+			c.unused(Orphan, hash+bincache.ListingExt, "there is no narinfo of that name", "narvault gc removes it")
 		}
 	}
 	for _, name := range c.files.unknown {

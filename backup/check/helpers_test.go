@@ -14,6 +14,7 @@ import (
 	"github.com/narvault/narvault/backup"
 	"github.com/narvault/narvault/backup/nixstore"
 	"github.com/narvault/narvault/index"
+	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
 	"github.com/narvault/narvault/narread/testenv"
@@ -119,7 +120,7 @@ func (s *scene) path(elem ...string) string {
 }
 
 // narInfo returns the name of a narinfo, relative to the backup.
-func narInfo(p storepath.Path) string { return "cache/" + p.Hash() + narInfoExt }
+func narInfo(p storepath.Path) string { return "cache/" + p.Hash() + bincache.NarInfoExt }
 
 // nar returns the name of the NAR file of a store path, relative to the backup.
 func (s *scene) nar(p storepath.Path) string {

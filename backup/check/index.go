@@ -104,7 +104,7 @@ func (c *checker) whichDiffers(i int32, info *narinfo.NarInfo) string {
 			return "a trusted key has signed what the narinfo says; if the rest is right, too, \"narvault index\" builds the index anew"
 		}
 	}
-	st, err := c.cache.Lstat(c.table.hashes[i] + narInfoExt)
+	st, err := c.cache.Lstat(c.table.hashes[i] + bincache.NarInfoExt)
 	if err == nil && st.ModTime().After(c.index.Created()) {
 		return "somebody changed it after it was indexed: if it is right, \"narvault index\" brings the index up to date; else " + c.again("it")
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/nar"
 )
 
@@ -23,7 +24,7 @@ const remedyListing = "remove it: only \"nix store ls\" uses it"
 
 // checkListing looks whether a .ls file can be read, without its NAR.
 func (c *checker) checkListing(i int32) {
-	name := c.table.hashes[i] + lsExt
+	name := c.table.hashes[i] + bincache.ListingExt
 	text, err := c.cache.ReadFile(name, maxListing)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
@@ -38,7 +39,7 @@ func (c *checker) checkListing(i int32) {
 
 // compareListing compares a .ls file with what is in the NAR.
 func (c *checker) compareListing(i int32, l *nar.Listing) {
-	name := c.table.hashes[i] + lsExt
+	name := c.table.hashes[i] + bincache.ListingExt
 	text, err := c.cache.ReadFile(name, maxListing)
 	if err != nil {
 		return // checkListing said it

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nix-community/go-nix/pkg/narinfo/signature"
 
+	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
 )
@@ -29,7 +30,7 @@ func (c *checker) readNarInfo(i int32) {
 	hash := c.table.hashes[i]
 	info, text, err := c.cache.NarInfoText(hash)
 	if errors.Is(err, fs.ErrNotExist) {
-		if _, err := c.cache.Lstat(hash + narInfoExt); errors.Is(err, fs.ErrNotExist) {
+		if _, err := c.cache.Lstat(hash + bincache.NarInfoExt); errors.Is(err, fs.ErrNotExist) {
 			c.table.paths[i].gone = true // it went since it was listed
 			return
 		}
@@ -48,7 +49,9 @@ func (c *checker) readNarInfo(i int32) {
 	c.table.add(i, info)
 }
 
-func (c *checker) narInfoFile(i int32) string { return c.fileName(c.table.hashes[i] + narInfoExt) }
+func (c *checker) narInfoFile(i int32) string {
+	return c.fileName(c.table.hashes[i] + bincache.NarInfoExt)
+}
 
 // damagedNarInfo reports a narinfo that cannot be used. The name of its store
 // path may be known to the index, or to those who refer to it.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nix-community/go-nix/pkg/narinfo/signature"
 
+	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/testenv"
 )
 
@@ -49,7 +50,7 @@ func TestNixSignsAndAddresses(t *testing.T) {
 		t.Errorf("%d store paths", r.StorePaths)
 	}
 	for _, p := range paths {
-		name := filepath.Join(cache, filepath.Base(p)[:32]+narInfoExt)
+		name := filepath.Join(cache, filepath.Base(p)[:32]+bincache.NarInfoExt)
 		text, err := os.ReadFile(name)
 		must(t, err)
 		if !bytes.Contains(text, []byte("\nCA: ")) {
@@ -61,13 +62,13 @@ func TestNixSignsAndAddresses(t *testing.T) {
 	spoil(t, cache, paths[4], "Sig: test-2:", "Sig: test-2:A")
 	r, err = Run(t.Context(), cache, o)
 	must(t, err)
-	base := func(p string) string { return filepath.Base(p)[:32] + narInfoExt }
+	base := func(p string) string { return filepath.Base(p)[:32] + bincache.NarInfoExt }
 	r.want(t, "damage content-address "+base(paths[1]), "damage content-address "+base(paths[1]), "warning narinfo-odd "+base(paths[4]))
 }
 
 func spoil(t *testing.T, cache, path, old, new string) {
 	t.Helper()
-	name := filepath.Join(cache, filepath.Base(path)[:32]+narInfoExt)
+	name := filepath.Join(cache, filepath.Base(path)[:32]+bincache.NarInfoExt)
 	text, err := os.ReadFile(name)
 	must(t, err)
 	if !bytes.Contains(text, []byte(old)) {

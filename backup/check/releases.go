@@ -14,16 +14,11 @@ import (
 	"strings"
 
 	"github.com/narvault/narvault/backup"
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/narread/storepath"
 )
 
 // The names in the directory of releases.
-const (
-	releasesDir = "releases"
-	closureFile = "closure.txt"
-	releaseFile = "release.json"
-	previousDir = "previous"
-)
 
 // A release is one with a closure.txt, damaged or not.
 type release struct {
@@ -38,8 +33,8 @@ func (c *checker) readReleases(context.Context) error {
 	if c.b.Foreign() {
 		return nil
 	}
-	for _, project := range c.readDir(releasesDir) {
-		at := path.Join(releasesDir, project.Name())
+	for _, project := range c.readDir(layout.ReleasesDir) {
+		at := path.Join(layout.ReleasesDir, project.Name())
 		if !project.IsDir() {
 			c.oddFile(at)
 			continue
@@ -74,7 +69,7 @@ func (c *checker) oddFile(name string) {
 
 // checkPlace checks what should be the directory of a release.
 func (c *checker) checkPlace(name string, entry fs.DirEntry) {
-	at := path.Join(releasesDir, name)
+	at := path.Join(layout.ReleasesDir, name)
 	id, err := backup.ParseReleaseID(name)
 	if err != nil || !entry.IsDir() {
 		c.oddFile(at)
@@ -89,21 +84,21 @@ func (c *checker) checkPlace(name string, entry fs.DirEntry) {
 		}
 	}
 	switch {
-	case has[closureFile]:
+	case has[layout.ClosureFile]:
 		c.checkRelease(id)
-	case has[releaseFile], has[previousDir]:
-		c.badRelease(id, closureFile, errors.New("is missing"))
+	case has[layout.ReleaseFile], has[layout.PreviousDir]:
+		c.badRelease(id, layout.ClosureFile, errors.New("is missing"))
 	default:
 		c.oddFile(at)
 	}
-	if has[previousDir] {
+	if has[layout.PreviousDir] {
 		c.checkPrevious(id)
 	}
 }
 
 // badRelease reports an error met with a file of a release.
 func (c *checker) badRelease(id backup.ReleaseID, file string, err error) {
-	f := trouble(Release, path.Join(releasesDir, id.String(), file), err, remedyRelease)
+	f := trouble(Release, path.Join(layout.ReleasesDir, id.String(), file), err, remedyRelease)
 	f.Releases = []backup.ReleaseID{id}
 	c.add(f)
 }
@@ -118,7 +113,7 @@ func (c *checker) checkRelease(id backup.ReleaseID) {
 	r := release{id: id}
 	if err != nil {
 		c.releases = append(c.releases, r)
-		c.badRelease(id, closureFile, err)
+		c.badRelease(id, layout.ClosureFile, err)
 		return
 	}
 	missing := c.resolve(&r, closure)
@@ -129,7 +124,7 @@ func (c *checker) checkRelease(id backup.ReleaseID) {
 	}
 	c.releases = append(c.releases, r)
 	for _, p := range missing {
-		f := Finding{Kind: ReleasePath, Severity: Damage, File: path.Join(releasesDir, id.String(), closureFile),
+		f := Finding{Kind: ReleasePath, Severity: Damage, File: path.Join(layout.ReleasesDir, id.String(), layout.ClosureFile),
 			Message: fmt.Sprintf("names %s, which has no narinfo", p), Remedy: remedyRelease}
 		f.StorePaths, f.Releases = []storepath.Path{p}, []backup.ReleaseID{id}
 		c.add(f)
@@ -147,7 +142,7 @@ func (c *checker) checkHydra(id backup.ReleaseID) {
 		err = errors.New("is no JSON")
 	}
 	if err != nil {
-		c.badRelease(id, backup.HydraFile, err)
+		c.badRelease(id, layout.HydraFile, err)
 	}
 }
 
@@ -186,7 +181,7 @@ func (c *checker) checkClosed(id backup.ReleaseID, r *release) {
 				continue
 			}
 			in[ref] = true // once
-			f := Finding{Kind: ReleaseClosed, Severity: Damage, File: path.Join(releasesDir, id.String(), closureFile),
+			f := Finding{Kind: ReleaseClosed, Severity: Damage, File: path.Join(layout.ReleasesDir, id.String(), layout.ClosureFile),
 				Message: fmt.Sprintf("lacks %s, which %s refers to", c.table.name(ref), c.table.name(i)), Remedy: remedyRelease}
 			f.Releases = []backup.ReleaseID{id}
 			c.add(f, ref)
@@ -197,19 +192,19 @@ func (c *checker) checkClosed(id backup.ReleaseID, r *release) {
 // checkRecord checks release.json against closure.txt and the narinfos. A
 // backup replaces one after the other, so whatever does not fit is read again.
 func (c *checker) checkRecord(id backup.ReleaseID, r *release, closure []storepath.Path) {
-	if _, err := os.Lstat(filepath.Join(c.b.Dir(), releasesDir, id.String(), releaseFile)); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(filepath.Join(c.b.Dir(), layout.ReleasesDir, id.String(), layout.ReleaseFile)); errors.Is(err, fs.ErrNotExist) {
 		if c.b.Config().Version != 0 && c.recorded(id) {
-			c.badRelease(id, releaseFile, errors.New("is missing"))
+			c.badRelease(id, layout.ReleaseFile, errors.New("is missing"))
 		}
 		return // hydra-backup wrote none
 	}
 	record, err := c.b.Release(id)
 	if err != nil {
-		c.badRelease(id, releaseFile, err)
+		c.badRelease(id, layout.ReleaseFile, err)
 		return
 	}
 	if problems := c.recordProblems(id, record); len(problems) > 0 {
-		c.badRelease(id, releaseFile, errors.New(strings.Join(problems, "; ")))
+		c.badRelease(id, layout.ReleaseFile, errors.New(strings.Join(problems, "; ")))
 	}
 	problems := c.closureProblems(r, record, closure)
 	if len(problems) == 0 {
@@ -221,13 +216,13 @@ func (c *checker) checkRecord(id backup.ReleaseID, r *release, closure []storepa
 		return // a backup is replacing them
 	}
 	if c.interrupted(id, record) {
-		f := Finding{Kind: Release, Severity: Warning, File: path.Join(releasesDir, id.String(), releaseFile),
-			Message: "is older than " + closureFile + ": a backup was interrupted between the two", Remedy: remedyRelease}
+		f := Finding{Kind: Release, Severity: Warning, File: path.Join(layout.ReleasesDir, id.String(), layout.ReleaseFile),
+			Message: "is older than " + layout.ClosureFile + ": a backup was interrupted between the two", Remedy: remedyRelease}
 		f.Releases = []backup.ReleaseID{id}
 		c.add(f)
 		return
 	}
-	c.badRelease(id, releaseFile, errors.New(strings.Join(problems, "; ")))
+	c.badRelease(id, layout.ReleaseFile, errors.New(strings.Join(problems, "; ")))
 }
 
 // interrupted reports whether a backup replaced closure.txt and did not come to
@@ -240,7 +235,7 @@ func (c *checker) interrupted(id backup.ReleaseID, record *backup.Release) bool 
 
 // recorded reports whether a release was backed up by narvault before.
 func (c *checker) recorded(id backup.ReleaseID) bool {
-	_, err := os.Lstat(filepath.Join(c.b.Dir(), releasesDir, id.String(), previousDir, releaseFile))
+	_, err := os.Lstat(filepath.Join(c.b.Dir(), layout.ReleasesDir, id.String(), layout.PreviousDir, layout.ReleaseFile))
 	return err == nil
 }
 
@@ -282,14 +277,14 @@ func (c *checker) recordProblems(id backup.ReleaseID, record *backup.Release) (p
 func (c *checker) closureProblems(r *release, record *backup.Release, closure []storepath.Path) (problems []string) {
 	problem := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	if record.Paths != len(closure) {
-		problem("says %d store paths, %s has %d", record.Paths, closureFile, len(closure))
+		problem("says %d store paths, %s has %d", record.Paths, layout.ClosureFile, len(closure))
 	}
 	if size, known := c.narSize(r, len(closure)); known && size != record.NarSize {
 		problem("narSize is %d, of the store paths together it is %d", record.NarSize, size)
 	}
 	for _, root := range record.Roots {
 		if _, found := slices.BinarySearch(closure, root.StorePath); !found {
-			problem("its root %s is not in %s", root.StorePath, closureFile)
+			problem("its root %s is not in %s", root.StorePath, layout.ClosureFile)
 		}
 	}
 	return problems
@@ -315,11 +310,11 @@ func (c *checker) checkPrevious(id backup.ReleaseID) {
 	if releaseErr == nil && !record.Intact() {
 		releaseErr = errors.New("its checksum is wrong: it was changed")
 	}
-	for name, err := range map[string]error{closureFile: closureErr, releaseFile: releaseErr} {
+	for name, err := range map[string]error{layout.ClosureFile: closureErr, layout.ReleaseFile: releaseErr} {
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		f := trouble(Release, path.Join(releasesDir, id.String(), previousDir, name), err, "remove it: it is the record before the last change, kept for undo")
+		f := trouble(Release, path.Join(layout.ReleasesDir, id.String(), layout.PreviousDir, name), err, "remove it: it is the record before the last change, kept for undo")
 		f.Releases = []backup.ReleaseID{id}
 		c.add(f)
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread"
 	"github.com/narvault/narvault/narread/nar"
 )
@@ -85,7 +86,7 @@ func (e *examination) eachFile(a *narread.Archive, f func(path string, off, size
 		}
 		return
 	}
-	text, err := e.c.cache.ReadFile(p.Hash()+lsExt, maxListing)
+	text, err := e.c.cache.ReadFile(p.Hash()+bincache.ListingExt, maxListing)
 	if err != nil {
 		return
 	}

@@ -10,9 +10,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 )
@@ -196,4 +198,15 @@ func WriteTemp(fsys FS, dir string, data []byte) (string, error) {
 		return "", errors.Join(err, fsys.Remove(f.Name()))
 	}
 	return f.Name(), nil
+}
+
+// SyncDirs makes moves durable: the new names before the old ones go, so that
+// at worst there are both.
+func SyncDirs(fsys FS, targets, sources map[string]bool) error {
+	for _, dir := range slices.Concat(slices.Sorted(maps.Keys(targets)), slices.Sorted(maps.Keys(sources))) {
+		if err := fsys.SyncDir(dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/narvault/narvault/backup"
 	"github.com/narvault/narvault/backup/check"
+	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
 )
 
@@ -95,7 +96,7 @@ func bad(f *check.Finding) bool { return f.Severity == check.Damage || f.Severit
 // wanted reports whether a finding is about something that is to be repaired.
 func wanted(f *check.Finding) bool {
 	return bad(f) || f.Kind == check.CacheInfo || f.Kind == check.CacheDir || f.Kind == check.IndexStale ||
-		f.Kind == check.Orphan && path.Ext(f.File) == lsExt
+		f.Kind == check.Orphan && path.Ext(f.File) == bincache.ListingExt
 }
 
 // unread are the findings of reading NAR files and dumps, which the second check
@@ -137,11 +138,6 @@ func (r *Report) mends(f *check.Finding) bool {
 	return true
 }
 
-const (
-	narInfoExt = ".narinfo"
-	lsExt      = ".ls"
-)
-
 // suspects sorts findings by what is to be done about them.
 func suspects(findings []check.Finding) backup.Suspects {
 	s := backup.Suspects{Names: make(map[string]storepath.Path)}
@@ -158,7 +154,7 @@ func suspects(findings []check.Finding) backup.Suspects {
 }
 
 func add(s *backup.Suspects, f *check.Finding) {
-	hash, isNarInfo := strings.CutSuffix(path.Base(f.File), narInfoExt)
+	hash, isNarInfo := strings.CutSuffix(path.Base(f.File), bincache.NarInfoExt)
 	switch f.Kind {
 	case check.CacheInfo:
 		s.CacheInfo = s.CacheInfo || f.Severity != check.Note
@@ -177,7 +173,7 @@ func add(s *backup.Suspects, f *check.Finding) {
 	case check.NarMissing, check.NarSize, check.NarConflict, check.NarData, check.NarFormat:
 		s.NARs = append(s.NARs, named(s, f)...)
 	case check.Listing:
-		s.Listings = append(s.Listings, strings.TrimSuffix(path.Base(f.File), lsExt))
+		s.Listings = append(s.Listings, strings.TrimSuffix(path.Base(f.File), bincache.ListingExt))
 	case check.Release:
 		if strings.Contains(f.File, "/previous/") && f.Severity == check.Damage {
 			s.Misfits = append(s.Misfits, misfitOf(f))

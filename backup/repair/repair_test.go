@@ -18,6 +18,7 @@ import (
 
 	"github.com/narvault/narvault/backup"
 	"github.com/narvault/narvault/backup/check"
+	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/backup/nixstore"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
@@ -144,7 +145,7 @@ func (s *scene) remove(names ...string) {
 	}
 }
 
-func narInfo(p storepath.Path) string { return "cache/" + p.Hash() + narInfoExt }
+func narInfo(p storepath.Path) string { return "cache/" + p.Hash() + bincache.NarInfoExt }
 
 func (s *scene) nar(p storepath.Path) string {
 	_, rest, _ := strings.Cut(s.read(narInfo(p)), "URL: ")
@@ -290,7 +291,7 @@ var harms = []harm{
 	}, by: []source{store}},
 	{name: "a narinfo and its NAR are gone", do: func(s *scene) { s.remove(s.nar(s.top), narInfo(s.top)) }, by: anyCopy},
 	{name: "a narinfo and its listing and its NAR are gone", do: func(s *scene) {
-		s.remove(s.nar(s.top), narInfo(s.top), "cache/"+s.top.Hash()+lsExt)
+		s.remove(s.nar(s.top), narInfo(s.top), "cache/"+s.top.Hash()+bincache.ListingExt)
 	}, by: anyCopy},
 	{name: "NAR file is gone", do: func(s *scene) { s.remove(s.nar(s.lib)) }, by: anyCopy},
 	{name: "all NAR files are gone", do: func(s *scene) { s.remove("cache/nar") }, by: anyCopy},
@@ -309,12 +310,14 @@ var harms = []harm{
 	}, by: anyCopy},
 	{name: "narinfos contradict each other", do: func(s *scene) { s.edit(narInfo(s.twin), "NarSize: ", "NarSize: 1") }, by: []source{itself}},
 	{name: "container is another one", do: func(s *scene) { s.edit(narInfo(s.top), "zstd", "xz") }, by: []source{itself}},
-	{name: "listing is no JSON", do: func(s *scene) { s.edit("cache/"+s.lib.Hash()+lsExt, "{", "[") }, by: []source{itself}},
-	{name: "listing is of another path", do: func(s *scene) { s.write("cache/"+s.lib.Hash()+lsExt, s.read("cache/"+s.top.Hash()+lsExt)) }, by: []source{itself}},
-	{name: "listing is gone", do: func(s *scene) { s.remove("cache/" + s.lib.Hash() + lsExt) }, by: []source{itself}},
-	{name: "listing is gone, and the index", do: func(s *scene) { s.remove("cache/"+s.lib.Hash()+lsExt, "index") }, by: []source{itself}},
-	{name: "listing of nothing", do: func(s *scene) { s.write("cache/"+strings.Repeat("0", 32)+lsExt, "{}") }, by: []source{itself},
-		gone: []string{"cache/" + strings.Repeat("0", 32) + lsExt}},
+	{name: "listing is no JSON", do: func(s *scene) { s.edit("cache/"+s.lib.Hash()+bincache.ListingExt, "{", "[") }, by: []source{itself}},
+	{name: "listing is of another path", do: func(s *scene) {
+		s.write("cache/"+s.lib.Hash()+bincache.ListingExt, s.read("cache/"+s.top.Hash()+bincache.ListingExt))
+	}, by: []source{itself}},
+	{name: "listing is gone", do: func(s *scene) { s.remove("cache/" + s.lib.Hash() + bincache.ListingExt) }, by: []source{itself}},
+	{name: "listing is gone, and the index", do: func(s *scene) { s.remove("cache/"+s.lib.Hash()+bincache.ListingExt, "index") }, by: []source{itself}},
+	{name: "listing of nothing", do: func(s *scene) { s.write("cache/"+strings.Repeat("0", 32)+bincache.ListingExt, "{}") }, by: []source{itself},
+		gone: []string{"cache/" + strings.Repeat("0", 32) + bincache.ListingExt}},
 	{name: "closure.txt is gone", do: func(s *scene) { s.remove(one + "closure.txt") }, by: []source{itself}},
 	{name: "closure.txt is cut off", do: func(s *scene) { s.write(one+"closure.txt", s.read(one + "closure.txt")[:60]) }, by: []source{itself}},
 	{name: "closure.txt lacks a line", do: func(s *scene) { s.edit(one+"closure.txt", "/nix/store/"+string(s.lib)+"\n", "") }, by: []source{itself}},
@@ -571,7 +574,7 @@ func TestBeside(t *testing.T) {
 		for i := 0; ; i++ {
 			_, err := backup.Run(t.Context(), s.dir, store, backup.Request{
 				Release: backup.ReleaseID{Project: "demo", Name: fmt.Sprint("beside-", i%3)}, Roots: []storepath.Path{s.top},
-				Lock: backup.LockOptions{Wait: -1},
+				Lock: lock.Options{Wait: -1},
 			})
 			if err != nil || ctx.Err() != nil {
 				done <- err

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/narvault/narvault/backup/check"
+	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/testenv"
 	"github.com/narvault/narvault/narread/testenv/blockfs"
 )
@@ -27,7 +28,7 @@ func TestUnreadable(t *testing.T) {
 		"NAR file":                {file: func(s *scene) string { return s.nar(s.top) }, by: copied},
 		"narinfo":                 {file: func(s *scene) string { return narInfo(s.lib) }, itself: true},
 		"narinfo, and no index":   {file: func(s *scene) string { s.remove("index"); return narInfo(s.lib) }, by: store},
-		"listing":                 {file: func(s *scene) string { return "cache/" + s.top.Hash() + lsExt }, itself: true},
+		"listing":                 {file: func(s *scene) string { return "cache/" + s.top.Hash() + bincache.ListingExt }, itself: true},
 		"closure.txt":             {file: func(*scene) string { return one + "closure.txt" }, itself: true},
 		"release.json":            {file: func(*scene) string { return one + "release.json" }, itself: true},
 		"closure.txt from before": {file: func(*scene) string { return one + "previous/closure.txt" }},

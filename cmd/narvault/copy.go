@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/narvault/narvault/backup"
+	"github.com/narvault/narvault/backup/lock"
 )
 
 // copyCommand is "narvault copy".
@@ -82,7 +83,7 @@ func (c *copyCommand) run(ctx context.Context, from, to string, names []string) 
 }
 
 // copyDumps copies the dumps of databases too: they belong to no release.
-func (c *copyCommand) copyDumps(ctx context.Context, from *backup.Backup, to string, lock backup.LockOptions) error {
+func (c *copyCommand) copyDumps(ctx context.Context, from *backup.Backup, to string, lock lock.Options) error {
 	copied, err := backup.CopyDumps(ctx, to, from, lock)
 	if len(copied) > 0 && !c.quiet && !c.json {
 		fmt.Fprintf(c.s.out, "copied %s of databases\n", count(len(copied), "dump"))

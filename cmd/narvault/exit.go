@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/narvault/narvault/backup"
+	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/backup/unpack"
 	"github.com/narvault/narvault/fusefs"
 	"github.com/narvault/narvault/hydra"
@@ -65,7 +66,7 @@ func report(ctx context.Context, stderr io.Writer, err error) int {
 func exitCode(ctx context.Context, err error) int {
 	var (
 		usage     *usageError
-		locked    *backup.LockedError
+		locked    *lock.HeldError
 		cacheFile *bincache.DamageError
 		archive   *narread.DamageError
 		coded     *codedError

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/narvault/narvault/backup"
+	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/hydra"
 )
 
@@ -74,7 +75,7 @@ func (c *hydraCreateCommand) run(ctx context.Context) error {
 }
 
 // define keeps in the backup what the release is.
-func (c *hydraCreateCommand) define(ctx context.Context, database string, lock backup.LockOptions) (*hydra.ReleaseInfo, error) {
+func (c *hydraCreateCommand) define(ctx context.Context, database string, lock lock.Options) (*hydra.ReleaseInfo, error) {
 	snapshot, err := hydra.Open(ctx, database)
 	if err != nil {
 		return nil, err

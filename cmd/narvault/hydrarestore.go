@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/narvault/narvault/backup"
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/hydra"
 	"github.com/narvault/narvault/index/bincache"
 )
@@ -102,9 +103,9 @@ func readRows(b *backup.Backup, names []string) ([]*rowsRelease, error) {
 			return nil, err
 		}
 		if rows == nil {
-			return nil, fmt.Errorf("release %s did not come from Hydra: it has no %s, so there are no rows to restore", id, backup.HydraFile)
+			return nil, fmt.Errorf("release %s did not come from Hydra: it has no %s, so there are no rows to restore", id, layout.HydraFile)
 		}
-		file := filepath.Join(b.Dir(), "releases", id.Project, id.Name, backup.HydraFile)
+		file := filepath.Join(b.Dir(), "releases", id.Project, id.Name, layout.HydraFile)
 		releases = append(releases, &rowsRelease{id: id, file: file, rows: hydra.Rows(rows)})
 	}
 	return releases, nil

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/narvault/narvault/backup"
+	"github.com/narvault/narvault/backup/lock"
 )
 
 // lockFlags are the flags of commands that need a lock of the backup.
@@ -33,9 +33,9 @@ func (l *lockFlags) add(f *pflag.FlagSet) {
 
 // options returns what the flags ask for; command is what others are told that
 // they wait for.
-func (l *lockFlags) options(s streams, command string) (backup.LockOptions, error) {
-	o := backup.LockOptions{NoLock: l.noLock, Command: "narvault " + command}
-	o.Waiting = func(e *backup.LockedError) {
+func (l *lockFlags) options(s streams, command string) (lock.Options, error) {
+	o := lock.Options{NoLock: l.noLock, Command: "narvault " + command}
+	o.Waiting = func(e *lock.HeldError) {
 		fmt.Fprintf(s.err, "narvault: waiting for %s\n", message(strings.Join(e.Who(), ", ")))
 	}
 	switch {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/narvault/narvault/backup"
 	"github.com/narvault/narvault/backup/check"
+	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/backup/nixstore"
 	"github.com/narvault/narvault/backup/repair"
 	"github.com/narvault/narvault/index/bincache"
@@ -146,7 +147,7 @@ func readFindings(name string) ([]check.Finding, error) {
 }
 
 // openFrom opens another cache, and keeps what is in it there.
-func (c *repairCommand) openFrom(ctx context.Context, dir, from string, o backup.LockOptions) (*backup.Backup, io.Closer, error) {
+func (c *repairCommand) openFrom(ctx context.Context, dir, from string, o lock.Options) (*backup.Backup, io.Closer, error) {
 	if err := apart(from, dir); err != nil {
 		return nil, nil, err
 	}

@@ -32,7 +32,6 @@ const (
 	// DefaultStoreDir is the store directory of a cache that names none.
 	DefaultStoreDir = "/nix/store"
 
-	narInfoExt = ".narinfo"
 	// maxNarInfo bounds what is read of one narinfo, in bytes. 10,000
 	// references, ten times as many as seen, are 600 KB.
 	maxNarInfo = 4 << 20
@@ -109,7 +108,7 @@ func appendHashes(hashes, names []string) []string {
 	var text strings.Builder
 	text.Grow(storepath.HashLen * len(names))
 	for _, name := range names {
-		if hash, ok := strings.CutSuffix(name, narInfoExt); ok && storepath.ValidHash(hash) {
+		if hash, ok := strings.CutSuffix(name, NarInfoExt); ok && storepath.ValidHash(hash) {
 			text.WriteString(hash)
 		}
 	}
@@ -121,7 +120,7 @@ func appendHashes(hashes, names []string) []string {
 
 // Has reports whether there is a narinfo for a hash part; it does not read it.
 func (c *Cache) Has(hash string) (bool, error) {
-	_, err := c.root.Lstat(hash + narInfoExt)
+	_, err := c.root.Lstat(hash + NarInfoExt)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -148,7 +147,7 @@ func (c *Cache) NarInfoText(hash string) (info *narinfo.NarInfo, text []byte, er
 		err = c.fits(hash, info)
 	}
 	if err != nil {
-		return nil, text, &DamageError{File: c.path(hash + narInfoExt), Err: err}
+		return nil, text, &DamageError{File: c.path(hash + NarInfoExt), Err: err}
 	}
 	return info, text, nil
 }
@@ -173,7 +172,7 @@ func (c *Cache) ReadNarInfo(hash string) ([]byte, error) {
 	if !storepath.ValidHash(hash) {
 		return nil, fmt.Errorf("%q is no hash part of a store path: %w", hash, fs.ErrNotExist)
 	}
-	return c.ReadFile(hash+narInfoExt, maxNarInfo)
+	return c.ReadFile(hash+NarInfoExt, maxNarInfo)
 }
 
 // Lookup is NarInfo for a whole store path: one with the same hash part but
@@ -233,7 +232,7 @@ func (c *Cache) checkSize(info *narinfo.NarInfo, size int64) error {
 
 func (c *Cache) openNAR(info *narinfo.NarInfo) (*os.File, int64, error) {
 	if err := CheckURL(info.URL); err != nil {
-		return nil, 0, &DamageError{File: c.path(info.StorePath.Hash() + narInfoExt), Err: err}
+		return nil, 0, &DamageError{File: c.path(info.StorePath.Hash() + NarInfoExt), Err: err}
 	}
 	f, st, err := c.OpenFile(info.URL)
 	if errors.Is(err, fs.ErrNotExist) {

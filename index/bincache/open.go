@@ -121,7 +121,7 @@ func (c *Cache) sampleStoreDir() (storeDir, name string) {
 	votes := make(map[string]int)
 	asked := 0
 	c.eachName(func(file string) bool {
-		hash, ok := strings.CutSuffix(file, narInfoExt)
+		hash, ok := strings.CutSuffix(file, NarInfoExt)
 		if !ok || !storepath.ValidHash(hash) {
 			return true
 		}

@@ -64,6 +64,6 @@ func (c *Cache) report(hash string, info *narinfo.NarInfo, err error, found func
 	case errors.As(err, &damage):
 		bad(damage)
 	case !errors.Is(err, fs.ErrNotExist):
-		bad(&DamageError{File: c.path(hash + narInfoExt), Err: err})
+		bad(&DamageError{File: c.path(hash + NarInfoExt), Err: err})
 	}
 }

@@ -1,17 +1,14 @@
-package backup
+package trash
 
 import (
-	"encoding/json"
 	"os"
-	"path"
 	"path/filepath"
-	"strings"
 
+	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
+	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
 )
-
-// debugInfoDir is where links from build ids to NAR files are, below cacheDir.
-const debugInfoDir = "debuginfo"
 
 // beside brings back what stands beside the narinfos of store paths that are in
 // the cache again: logs of what built them (drvs as well), realisations, links
@@ -27,14 +24,14 @@ func (r *recovery) beside(paths, drvs []storepath.Path) error {
 		needed[drv] = true
 	}
 	for _, p := range paths {
-		if info, err := r.b.Cache.Lookup(p); err == nil {
+		if info, err := r.cache.Lookup(p); err == nil {
 			needed[p], needed[info.Deriver], urls[info.URL] = true, true, true
 		}
 	}
 	var moves []move
 	taken := make(map[string]bool)
 	for _, f := range files {
-		to := r.b.cachePath(f.name)
+		to := filepath.Join(r.cache.Dir(), f.name)
 		if _, err := os.Lstat(to); err == nil || taken[to] || !f.belongs(needed, urls) {
 			continue
 		}
@@ -53,18 +50,18 @@ type besideFile struct {
 // besideFiles lists them, those that were taken out last first.
 func (r *recovery) besideFiles() (files []besideFile) {
 	for _, batch := range r.batches {
-		top := filepath.Join(trashDir, batch.name, cacheDir)
-		dirs := []string{logDir, realisationsDir, debugInfoDir}
-		traces, _ := readNames(r.b.path(top, buildTraceDir)) // mostly there is none
+		top := filepath.Join(layout.TrashDir, batch.Name, layout.CacheDir)
+		dirs := []string{bincache.LogDir, bincache.RealisationDir, bincache.DebugInfoDir}
+		traces, _ := disk.ReadNames(filepath.Join(r.dir, top, bincache.BuildTraceDir)) // mostly there is none
 		for _, drv := range traces {
-			dirs = append(dirs, filepath.Join(buildTraceDir, drv))
+			dirs = append(dirs, filepath.Join(bincache.BuildTraceDir, drv))
 		}
 		for _, dir := range dirs {
-			names, _ := readNames(r.b.path(top, dir))
+			names, _ := disk.ReadNames(filepath.Join(r.dir, top, dir))
 			for _, name := range names {
 				name = filepath.Join(dir, name)
-				if r.b.plain(filepath.Join(top, name)) == nil {
-					files = append(files, besideFile{name, r.b.path(top, name)})
+				if layout.Plain(r.dir, filepath.Join(top, name)) == nil {
+					files = append(files, besideFile{name, filepath.Join(r.dir, top, name)})
 				}
 			}
 		}
@@ -76,36 +73,18 @@ func (r *recovery) besideFiles() (files []besideFile) {
 // derivations, or one of the NAR files.
 func (f besideFile) belongs(needed map[storepath.Path]bool, urls map[string]bool) bool {
 	dir, base := filepath.Split(f.name)
-	if filepath.Clean(dir) == logDir {
-		p, ok := loggedDerivation(base)
+	if filepath.Clean(dir) == bincache.LogDir {
+		p, ok := bincache.LoggedDerivation(base)
 		return ok && needed[p]
 	}
-	text, err := readRegular(f.file)
+	text, err := layout.ReadFile(f.file)
 	if err != nil {
 		return false
 	}
-	if filepath.Clean(dir) == debugInfoDir {
-		url, err := debugInfoURL(text)
+	if filepath.Clean(dir) == bincache.DebugInfoDir {
+		url, err := bincache.DebugInfoNAR(text)
 		return err == nil && urls[url]
 	}
-	p, err := realisationPath(text)
+	p, err := bincache.RealisationPath(text)
 	return err == nil && needed[p]
-}
-
-// loggedDerivation returns the derivation whose log a file is; the name of the
-// file may say how it is compressed.
-func loggedDerivation(base string) (storepath.Path, bool) {
-	drv, _, _ := strings.Cut(base, ".drv")
-	p, err := storepath.Parse(drv + ".drv")
-	return p, err == nil
-}
-
-// debugInfoURL returns the URL of the NAR file that a link in debugInfoDir
-// points to.
-func debugInfoURL(text []byte) (string, error) {
-	var link struct{ Archive string }
-	if err := json.Unmarshal(text, &link); err != nil {
-		return "", err
-	}
-	return path.Join(debugInfoDir, link.Archive), nil
 }

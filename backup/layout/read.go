@@ -1,4 +1,4 @@
-package backup
+package layout
 
 import (
 	"errors"
@@ -29,9 +29,9 @@ func Unreadable(err error) bool {
 	return true
 }
 
-// readRegular reads a file of a backup whole. What is no regular file, a pipe
+// ReadFile reads a file of a backup whole. What is no regular file, a pipe
 // that would make us wait for ever among it, or is absurdly large, is damage.
-func readRegular(name string) ([]byte, error) {
+func ReadFile(name string) ([]byte, error) {
 	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err

@@ -1,21 +1,4 @@
-package backup
-
-import (
-	"context"
-	"errors"
-	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
-	"syscall"
-	"time"
-
-	"github.com/narvault/narvault/backup/disk"
-)
-
-// # Locks
+// Package lock keeps those apart who are at work on a backup.
 //
 // Any number of backups, checks and mounts may be at work on one backup, on
 // this machine and, if its file system has locks over the network, on others.
@@ -47,15 +30,26 @@ import (
 // reads is complete at every instant, and what gc takes out vanishes for it as
 // for Nix. It can be used beside everything, and on a medium that cannot be
 // written to.
-const (
-	lockFile  = "lock"
-	locksDir  = "locks"
-	mutexFile = "mutex" // below locksDir
+package lock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
 )
 
-// LockOptions say what happens when others hold a lock that is needed. With the
-// zero value it is a *LockedError at once.
-type LockOptions struct {
+// Options say what happens when others hold a lock that is needed. With the
+// zero value it is a *HeldError at once.
+type Options struct {
 	// Wait is how long to wait for the others; negative: for as long as it takes.
 	Wait time.Duration
 	// NoLock takes no locks, for media that have none. Nobody else may write.
@@ -63,73 +57,75 @@ type LockOptions struct {
 	// Command is what the holders of locks are told to be; "" is "narvault".
 	Command string
 	// Waiting is told once, before the waiting begins, for whom. It may be nil.
-	Waiting func(*LockedError)
+	Waiting func(*HeldError)
 
-	flock func(f *os.File, how int) error // for tests; nil is flock(2)
+	// Flock takes a lock on a file, and lets go of it; nil is flock(2).
+	Flock func(f *os.File, how int) error
 }
 
-// A LockedError says that others are at work on the backup.
-type LockedError struct {
+// A HeldError says that others are at work on the backup.
+type HeldError struct {
 	Dir     string   // the backup
 	Holders []string // who, as far as that can be told: process, host, command, since when
 }
 
-func (e *LockedError) Error() string {
+func (e *HeldError) Error() string {
 	return fmt.Sprintf("%s is in use by %s: try again when it has ended, or with --wait", e.Dir, strings.Join(e.Who(), ", "))
 }
 
 // Who returns the Holders, or what to say when none is known.
-func (e *LockedError) Who() []string {
+func (e *HeldError) Who() []string {
 	if len(e.Holders) == 0 {
 		return []string{"another process"}
 	}
 	return e.Holders
 }
 
-// A lockKind says what a lock is for.
-type lockKind int
+// A Kind says what a lock is for.
+type Kind int
 
+// The kinds of locks.
 const (
-	reading   lockKind = iota // what is there has to stay
-	writing                   // the same, and it writes
-	excluding                 // nobody else may do either
+	Reading   Kind = iota // what is there has to stay
+	Writing               // the same, and it writes
+	Excluding             // nobody else may do either
 )
 
-// How the files in locksDir are called.
+// How the files in layout.LocksDir are called.
 const (
 	readPrefix  = "read-"
 	writePrefix = "write-"
 )
 
-func (k lockKind) how() int {
-	if k == excluding {
+func (k Kind) how() int {
+	if k == Excluding {
 		return syscall.LOCK_EX
 	}
 	return syscall.LOCK_SH
 }
 
-func (k lockKind) prefix() string {
-	if k == reading {
+func (k Kind) prefix() string {
+	if k == Reading {
 		return readPrefix
 	}
 	return writePrefix
 }
 
-// A backupLock is a lock of a backup. It ends with Close, or with the process.
-type backupLock struct {
+// A Lock is a lock of a backup. It ends with Close, or with the process.
+type Lock struct {
 	dir   string
-	o     LockOptions
+	o     Options
 	file  *os.File // nil with NoLock
 	named *os.File // the file that says who we are; nil if there is none
 }
 
-// lockBackup takes the lock of a backup directory, which exists. The error is
-// *LockedError when others hold it for longer than o says.
-func lockBackup(ctx context.Context, dir string, kind lockKind, o LockOptions) (*backupLock, error) {
-	if o.flock == nil {
-		o.flock = func(f *os.File, how int) error { return syscall.Flock(int(f.Fd()), how) }
+// Take takes the lock of a backup directory, which exists. The error is
+// *HeldError when others hold it for longer than o says.
+func Take(ctx context.Context, dir string, kind Kind, o Options) (*Lock, error) {
+	if o.Flock == nil {
+		o.Flock = func(f *os.File, how int) error { return syscall.Flock(int(f.Fd()), how) }
 	}
-	l := &backupLock{dir: dir, o: o}
+	l := &Lock{dir: dir, o: o}
 	if o.NoLock {
 		return l, nil
 	}
@@ -139,11 +135,11 @@ func lockBackup(ctx context.Context, dir string, kind lockKind, o LockOptions) (
 	return l, nil
 }
 
-func (l *backupLock) take(ctx context.Context, kind lockKind) error {
+func (l *Lock) take(ctx context.Context, kind Kind) error {
 	if err := l.makeDir(); err != nil {
 		return err
 	}
-	name := filepath.Join(l.dir, lockFile)
+	name := filepath.Join(l.dir, layout.LockFile)
 	for l.file == nil {
 		f, err := openLock(name)
 		if err != nil {
@@ -159,32 +155,18 @@ func (l *backupLock) take(ctx context.Context, kind lockKind) error {
 		}
 		l.file = f
 	}
-	err := l.exclusively(ctx, func() error { return l.register(ctx, kind) })
+	err := l.Exclusively(ctx, func() error { return l.register(ctx, kind) })
 	// A disk may be so full that there is no room for the name of who frees it.
-	if err != nil && kind != excluding {
+	if err != nil && kind != Excluding {
 		l.Close()
 		return err
 	}
 	return nil
 }
 
-// Lock keeps what is in the backup there until the result is closed: gc waits
-// for it, or gives up. Where nobody can write, nothing has to be locked. The
-// error is *LockedError while gc is at work, for longer than o says.
-func (b *Backup) Lock(ctx context.Context, o LockOptions) (io.Closer, error) {
-	if b.foreign {
-		return &backupLock{}, nil
-	}
-	l, err := lockBackup(ctx, b.dir, reading, o)
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
-		return &backupLock{}, nil
-	}
-	return l, err
-}
-
 // makeDir makes the directory for the other lock files.
-func (l *backupLock) makeDir() error {
-	name := filepath.Join(l.dir, locksDir)
+func (l *Lock) makeDir() error {
+	name := filepath.Join(l.dir, layout.LocksDir)
 	st, err := os.Lstat(name)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -240,10 +222,10 @@ func isNamed(f *os.File, name string) bool {
 const lockPoll = 20 * time.Millisecond
 
 // acquire takes a lock on f, and waits for it if need be.
-func (l *backupLock) acquire(ctx context.Context, f *os.File, how int, wait time.Duration) error {
+func (l *Lock) acquire(ctx context.Context, f *os.File, how int, wait time.Duration) error {
 	deadline := time.Now().Add(wait)
 	for told := false; ; {
-		err := l.o.flock(f, how|syscall.LOCK_NB)
+		err := l.o.Flock(f, how|syscall.LOCK_NB)
 		switch {
 		case err == nil:
 			return nil
@@ -280,13 +262,13 @@ func (e *noLocksError) Error() string {
 
 func (e *noLocksError) Unwrap() error { return e.err }
 
-// exclusively calls f while nobody else who uses exclusively is in such a call.
+// Exclusively calls f while nobody else who uses Exclusively is in such a call.
 // What f does has to be short: all other writers may be waiting for it.
-func (l *backupLock) exclusively(ctx context.Context, f func() error) error {
+func (l *Lock) Exclusively(ctx context.Context, f func() error) error {
 	if l.file == nil {
 		return f()
 	}
-	m, err := openLock(filepath.Join(l.dir, locksDir, mutexFile))
+	m, err := openLock(filepath.Join(l.dir, layout.LocksDir, layout.MutexFile))
 	if err != nil {
 		return err
 	}
@@ -298,9 +280,9 @@ func (l *backupLock) exclusively(ctx context.Context, f func() error) error {
 }
 
 // register makes the file that says who we are. It is called under the mutex.
-func (l *backupLock) register(ctx context.Context, kind lockKind) error {
+func (l *Lock) register(ctx context.Context, kind Kind) error {
 	pattern := fmt.Sprintf("%s%d-*", kind.prefix(), os.Getpid())
-	f, err := os.CreateTemp(filepath.Join(l.dir, locksDir), pattern)
+	f, err := os.CreateTemp(filepath.Join(l.dir, layout.LocksDir), pattern)
 	if err != nil {
 		return err
 	}
@@ -321,9 +303,9 @@ func (l *backupLock) register(ctx context.Context, kind lockKind) error {
 	return nil
 }
 
-// leave says that we make no more temporary files. Under the mutex it lets
+// Leave says that we make no more temporary files. Under the mutex it lets
 // whoever comes next know whether he is the last.
-func (l *backupLock) leave() {
+func (l *Lock) Leave() {
 	if l.named != nil {
 		os.Remove(l.named.Name())
 		l.named.Close()
@@ -332,8 +314,8 @@ func (l *backupLock) leave() {
 }
 
 // Close lets go of the lock.
-func (l *backupLock) Close() error {
-	l.leave()
+func (l *Lock) Close() error {
+	l.Leave()
 	if l.file == nil {
 		return nil
 	}
@@ -341,8 +323,8 @@ func (l *backupLock) Close() error {
 }
 
 // locked returns the error that names who holds locks.
-func (l *backupLock) locked() *LockedError {
-	e := &LockedError{Dir: l.dir}
+func (l *Lock) locked() *HeldError {
+	e := &HeldError{Dir: l.dir}
 	l.others(func(name string, f *os.File) {
 		text, _ := io.ReadAll(io.LimitReader(f, 512))
 		if who := strings.TrimSpace(string(text)); who != "" {
@@ -352,9 +334,9 @@ func (l *backupLock) locked() *LockedError {
 	return e
 }
 
-// alone reports whether nobody else writes to the backup, and removes what dead
-// writers left in locksDir. It is called under the mutex.
-func (l *backupLock) alone() bool {
+// Alone reports whether nobody else writes to the backup, and removes what dead
+// writers left in layout.LocksDir. It is called under the mutex.
+func (l *Lock) Alone() bool {
 	if l.file == nil {
 		return true
 	}
@@ -362,16 +344,16 @@ func (l *backupLock) alone() bool {
 	err := l.others(func(name string, _ *os.File) {
 		alone = alone && !strings.HasPrefix(name, writePrefix)
 	}, func(name string) {
-		os.Remove(filepath.Join(l.dir, locksDir, name))
+		os.Remove(filepath.Join(l.dir, layout.LocksDir, name))
 	})
 	return alone && err == nil
 }
 
 // others calls used for the file of each other process that is at work, and
 // unused for those of processes that are not any more.
-func (l *backupLock) others(used func(name string, f *os.File), unused func(name string)) error {
-	dir := filepath.Join(l.dir, locksDir)
-	names, err := readNames(dir)
+func (l *Lock) others(used func(name string, f *os.File), unused func(name string)) error {
+	dir := filepath.Join(l.dir, layout.LocksDir)
+	names, err := disk.ReadNames(dir)
 	if err != nil {
 		return err
 	}
@@ -388,7 +370,7 @@ func (l *backupLock) others(used func(name string, f *os.File), unused func(name
 		}
 		switch {
 		case l.named != nil && isNamed(l.named, f.Name()):
-		case errors.Is(l.o.flock(f, syscall.LOCK_SH|syscall.LOCK_NB), syscall.EWOULDBLOCK):
+		case errors.Is(l.o.Flock(f, syscall.LOCK_SH|syscall.LOCK_NB), syscall.EWOULDBLOCK):
 			used(name, f)
 		default:
 			unused(name)

@@ -1,14 +1,17 @@
-package backup
+package trash
 
 import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 
 	"github.com/narvault/narvault/backup/disk"
+	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
@@ -20,8 +23,9 @@ import (
 // out.
 type recovery struct {
 	fsys    disk.FS
-	b       *Backup
-	batches []batch
+	dir     string // the backup
+	cache   *bincache.Cache
+	batches []Batch
 	found   map[storepath.Path]*recovered
 }
 
@@ -32,13 +36,13 @@ type recovered struct {
 	narFile string // the same of its NAR, "" if that is in the cache
 }
 
-// bringBack brings back those of paths that the cache lacks and that the trash
+// BringBack brings back those of paths that the cache lacks and that the trash
 // has whole, if fits accepts the narinfo, and what stands beside them, logs of
 // drvs among it. It returns how many paths these were.
-func bringBack(fsys disk.FS, b *Backup, paths, drvs []storepath.Path, fits func(*narinfo.NarInfo) bool) (int, error) {
-	r := recovery{fsys: fsys, b: b, found: make(map[storepath.Path]*recovered)}
+func BringBack(fsys disk.FS, dir string, cache *bincache.Cache, paths, drvs []storepath.Path, fits func(*narinfo.NarInfo) bool) (int, error) {
+	r := recovery{fsys: fsys, dir: dir, cache: cache, found: make(map[storepath.Path]*recovered)}
 	var err error
-	if r.batches, _, err = b.batches(); err != nil || len(r.batches) == 0 {
+	if r.batches, _, err = List(dir); err != nil || len(r.batches) == 0 {
 		return 0, err
 	}
 	for _, p := range paths {
@@ -46,7 +50,7 @@ func bringBack(fsys disk.FS, b *Backup, paths, drvs []storepath.Path, fits func(
 			return 0, err
 		}
 	}
-	order, err := sortByReferences(sortedKeys(r.found), func(p storepath.Path) []storepath.Path { return r.found[p].info.References })
+	order, err := storepath.SortByReferences(slices.Sorted(maps.Keys(r.found)), func(p storepath.Path) []storepath.Path { return r.found[p].info.References })
 	if err != nil {
 		return 0, err
 	}
@@ -61,20 +65,20 @@ func bringBack(fsys disk.FS, b *Backup, paths, drvs []storepath.Path, fits func(
 
 // find looks for a store path that the cache lacks in the trash.
 func (r *recovery) find(p storepath.Path, fits func(*narinfo.NarInfo) bool) error {
-	if has, err := r.b.Cache.Has(p.Hash()); has || err != nil {
+	if has, err := r.cache.Has(p.Hash()); has || err != nil {
 		return err
 	}
 	for _, batch := range r.batches {
-		name, err := r.file(batch, p.Hash()+narInfoExt)
+		name, err := r.file(batch, p.Hash()+bincache.NarInfoExt)
 		if err != nil {
 			continue
 		}
-		text, err := readRegular(name)
+		text, err := layout.ReadFile(name)
 		if err != nil {
 			continue // it is not there, or damaged: the backup has to do without
 		}
 		info, err := narinfo.Parse(text)
-		if err != nil || info.StorePath != p || info.StoreDir != r.b.Cache.StoreDir() || bincache.CheckURL(info.URL) != nil || !fits(info) {
+		if err != nil || info.StorePath != p || info.StoreDir != r.cache.StoreDir() || bincache.CheckURL(info.URL) != nil || !fits(info) {
 			continue
 		}
 		if narFile, ok := r.findNAR(info); ok {
@@ -87,7 +91,7 @@ func (r *recovery) find(p storepath.Path, fits func(*narinfo.NarInfo) bool) erro
 
 // findNAR looks for the NAR file of info, in the cache and in the trash.
 func (r *recovery) findNAR(info *narinfo.NarInfo) (name string, ok bool) {
-	if statNAR(r.b.Cache, info) == nil {
+	if r.cache.StatNAR(info) == nil {
 		return "", true
 	}
 	for _, batch := range r.batches {
@@ -104,9 +108,9 @@ func (r *recovery) findNAR(info *narinfo.NarInfo) (name string, ok bool) {
 }
 
 // file returns the path of a file of the cache in a directory of the trash.
-func (r *recovery) file(in batch, name string) (string, error) {
-	name = filepath.Join(trashDir, in.name, cacheDir, name)
-	return r.b.path(name), r.b.plain(name)
+func (r *recovery) file(in Batch, name string) (string, error) {
+	name = filepath.Join(layout.TrashDir, in.Name, layout.CacheDir, name)
+	return filepath.Join(r.dir, name), layout.Plain(r.dir, name)
 }
 
 // closed leaves out what refers to something that is neither in the cache nor
@@ -118,7 +122,7 @@ func (r *recovery) closed(order []storepath.Path) (rest []storepath.Path, err er
 			if ref == p || r.found[ref] != nil {
 				continue
 			}
-			has, err := r.b.Cache.Has(ref.Hash())
+			has, err := r.cache.Has(ref.Hash())
 			if err != nil {
 				return nil, err
 			}
@@ -138,19 +142,19 @@ func (r *recovery) restore(order []storepath.Path) error {
 	var nars []move
 	for _, p := range order {
 		if f := r.found[p]; f.narFile != "" {
-			nars = append(nars, move{f.narFile, r.b.cachePath(filepath.FromSlash(f.info.URL))})
+			nars = append(nars, move{f.narFile, filepath.Join(r.cache.Dir(), filepath.FromSlash(f.info.URL))})
 		}
 	}
 	if err := r.moveAll(nars); err != nil {
 		return err
 	}
-	for _, level := range levels(order, func(p storepath.Path) []storepath.Path { return r.found[p].info.References }) {
+	for _, level := range storepath.Levels(order, func(p storepath.Path) []storepath.Path { return r.found[p].info.References }) {
 		var infos []move
 		for _, i := range level {
 			f := r.found[order[i]]
-			name := r.b.cachePath(order[i].Hash())
-			listing := f.narInfo[:len(f.narInfo)-len(narInfoExt)] + lsExt
-			infos = append(infos, move{listing, name + lsExt}, move{f.narInfo, name + narInfoExt})
+			name := filepath.Join(r.cache.Dir(), order[i].Hash())
+			listing := f.narInfo[:len(f.narInfo)-len(bincache.NarInfoExt)] + bincache.ListingExt
+			infos = append(infos, move{listing, name + bincache.ListingExt}, move{f.narInfo, name + bincache.NarInfoExt})
 		}
 		if err := r.moveAll(infos); err != nil {
 			return err
@@ -167,7 +171,7 @@ func (r *recovery) moveAll(moves []move) error {
 	sources, targets := make(map[string]bool), make(map[string]bool)
 	for _, m := range moves {
 		if dir := filepath.Dir(m.to); !targets[dir] {
-			if err := disk.MkdirAll(r.fsys, r.b.dir, dir); err != nil {
+			if err := disk.MkdirAll(r.fsys, r.dir, dir); err != nil {
 				return err
 			}
 		}
@@ -180,5 +184,5 @@ func (r *recovery) moveAll(moves []move) error {
 		}
 		sources[filepath.Dir(m.from)], targets[filepath.Dir(m.to)] = true, true
 	}
-	return syncDirs(r.fsys, targets, sources)
+	return disk.SyncDirs(r.fsys, targets, sources)
 }

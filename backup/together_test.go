@@ -1,0 +1,153 @@
+package backup
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/narvault/narvault/backup/layout"
+	"github.com/narvault/narvault/backup/lock"
+	"github.com/narvault/narvault/index/bincache"
+	"github.com/narvault/narvault/narread/storepath"
+)
+
+func mustLock(t *testing.T, dir string, kind lock.Kind) *lock.Lock {
+	t.Helper()
+	l, err := lock.Take(t.Context(), dir, kind, lock.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// What only looks needs no right to write, and writes nothing.
+func TestLockOfReader(t *testing.T) {
+	dir, _, _ := backedUp(t, "zstd")
+	b, err := Open(dir, bincache.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	l, err := b.Lock(t.Context(), lock.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lock.Take(t.Context(), dir, lock.Excluding, lock.Options{}); err == nil {
+		t.Error("gc could take away what is being read")
+	}
+	l.Close()
+	gc := mustLock(t, dir, lock.Excluding)
+	if _, err := b.Lock(t.Context(), lock.Options{}); err == nil {
+		t.Error("the lock of gc was passed over")
+	}
+	gc.Close()
+	foreign, err := Open(filepath.Join(dir, layout.CacheDir), bincache.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer foreign.Close()
+	if l, err := foreign.Lock(t.Context(), lock.Options{}); err != nil || exists(filepath.Join(dir, layout.CacheDir, layout.LockFile)) {
+		t.Errorf("a foreign cache: %v, %v", l, err)
+	}
+}
+
+// Many backups at once, of the same and of other paths and releases.
+func TestBackupsAtOnce(t *testing.T) {
+	store := newFakeStore(t)
+	var tops, libs []storepath.Path
+	for i := range 6 {
+		lib := store.add(fmt.Sprint("lib", i), strings.Repeat(fmt.Sprint("lib", i/2), 50_000), libs...)
+		libs = append(libs, lib)
+		tops = append(tops, store.add(fmt.Sprint("top", i), "top", libs...))
+	}
+	dir := filepath.Join(t.TempDir(), "backup")
+	var group sync.WaitGroup
+	var names []string
+	for i, top := range tops {
+		names = append(names, fmt.Sprintf("p/r%d", i), "p/all")
+		for _, name := range []string{fmt.Sprint("r", i), "all"} {
+			group.Go(func() {
+				if _, err := run(t.Context(), memory{}, dir, store, request(name, top)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	group.Wait()
+	checkWhole(t, dir, names...)
+	checkNoTemp(t, dir)
+	if left, err := os.ReadDir(filepath.Join(dir, layout.LocksDir)); err != nil || len(left) != 1 {
+		t.Errorf("locks left: %v, %v", left, err)
+	}
+	if exists(filepath.Join(dir, layout.JournalFile)) {
+		t.Error("the journal is left")
+	}
+}
+
+// The second of two backups that bring a store path with different contents
+// leaves it as the first archived it, and says so, though it was not there when
+// it made its plan.
+func TestConflictBetweenBackups(t *testing.T) {
+	store, other := newFakeStore(t), newFakeStore(t)
+	other.dir = store.dir
+	extra := store.add("extra", "needed by the first only")
+	p := store.add("p.txt", "one", extra)
+	dir := filepath.Join(t.TempDir(), "backup")
+	req := request("second", p)
+	first := store.infos[p]
+	req.Progress.Planned = func(Estimate) {
+		mustRun(t, dir, store, request("first", p))
+		if err := os.WriteFile(store.RealPath(p), []byte("two"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(store.RealPath(p), []byte("two"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	other.register(p, nil)
+	if err := os.WriteFile(store.RealPath(p), []byte("one"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := mustRun(t, dir, other, req)
+	want := Conflict{Path: p, Archived: first.NarHash, Local: other.infos[p].NarHash}
+	if len(r.Conflicts) != 1 || r.Conflicts[0] != want {
+		t.Errorf("conflicts %v, want %v", r.Conflicts, want)
+	}
+	checkWhole(t, dir, "p/first", "p/second")
+	b, err := Open(dir, bincache.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if paths, err := b.Closure(ReleaseID{"p", "second"}); err != nil || len(paths) != 2 {
+		t.Errorf("closure %v, %v", paths, err)
+	}
+}
+
+// A backup that begins while another is at work leaves its temporary files and
+// its memory of finished NARs alone.
+func TestRunningBackupKeepsItsFiles(t *testing.T) {
+	store := newFakeStore(t)
+	a := store.add("a", strings.Repeat("a", 1<<20))
+	b := store.add("b", "b")
+	dir := filepath.Join(t.TempDir(), "backup")
+	mustRun(t, dir, store, request("b", b))
+	running := mustLock(t, dir, lock.Writing)
+	temp := filepath.Join(dir, layout.CacheDir, bincache.NARDir, ".narvault-x.tmp")
+	if err := os.WriteFile(temp, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, dir, store, request("a", a))
+	if !exists(temp) || !exists(filepath.Join(dir, layout.JournalFile)) {
+		t.Error("the files of a running backup were removed")
+	}
+	running.Close()
+	mustRun(t, dir, store, request("a", a))
+	if exists(temp) {
+		t.Error("the leftover of a backup that ended stays")
+	}
+}
