@@ -168,7 +168,7 @@ func TestCacheFilesListsFollow(t *testing.T) {
 		return names
 	}
 	before := list()
-	added := store.add("added", "new", top)
+	added := store.Add("added", "new", top)
 	mustRun(t, dir, store, request("r2", added))
 	if after := list(); slices.Contains(before, added.Hash()+bincache.NarInfoExt) || !slices.Contains(after, added.Hash()+bincache.NarInfoExt) {
 		t.Errorf("after a backup: %q", after)
@@ -225,7 +225,7 @@ func TestJobs(t *testing.T) {
 	if err != nil || &again[0] != &roots[0] {
 		t.Errorf("nothing changed, but another slice comes: %v", err)
 	}
-	added := store.add("added", "new", top)
+	added := store.Add("added", "new", top)
 	mustRun(t, dir, store, request(ids[0].Name, added))
 	if roots, err = j.Roots(ids[0]); err != nil || len(roots) != 1 || roots[0].StorePath != added {
 		t.Errorf("after another backup: %+v, %v", roots, err)

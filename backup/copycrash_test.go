@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/index/bincache"
@@ -26,7 +27,7 @@ type copyScene struct {
 
 func newCopyScene(t *testing.T) *copyScene {
 	store, req := hydraScene(t)
-	big := store.add("big", strings.Repeat("big ", 100_000))
+	big := store.Add("big", strings.Repeat("big ", 100_000))
 	req.Record.Roots = append(req.Record.Roots, Root{Job: "big", NixName: "big-1", StorePath: big, DrvPath: req.Record.Roots[0].DrvPath, Output: "out"})
 	log := filepath.Join(t.TempDir(), "log")
 	if err := os.WriteFile(log, []byte("built"), 0o644); err != nil {
@@ -42,9 +43,9 @@ func newCopyScene(t *testing.T) *copyScene {
 	}
 	t.Cleanup(func() { from.Close() })
 	s := &copyScene{from: from, id: req.Release, template: filepath.Join(t.TempDir(), "to"), want: make(map[string][]byte)}
-	mustRun(t, s.template, store, request("first", store.add("first", "first", req.Record.Roots[1].StorePath)))
+	mustRun(t, s.template, store, request("first", store.Add("first", "first", req.Record.Roots[1].StorePath)))
 	for _, pattern := range []string{"releases/hello/hello-1.0/*", "cache/*.narinfo", "cache/*.ls", "cache/nar/*", "cache/log/*", "hydra/*"} {
-		names, err := filepath.Glob(from.path(pattern))
+		names, err := filepath.Glob(from.Path(pattern))
 		if err != nil || len(names) == 0 {
 			t.Fatalf("%s: %v, %v", pattern, names, err)
 		}
@@ -59,7 +60,7 @@ func newCopyScene(t *testing.T) *copyScene {
 	return s
 }
 
-func (s *copyScene) copy(t *testing.T, fs *powerFS, dir string) error {
+func (s *copyScene) copy(t *testing.T, fs *backuptest.PowerFS, dir string) error {
 	req := Request{}
 	if err := FromCache(s.from, false).request(s.id, &req); err != nil {
 		return err
@@ -75,45 +76,47 @@ func (s *copyScene) copy(t *testing.T, fs *powerFS, dir string) error {
 // a dump to another backup. What that had is whole, nothing is there in part, and
 // the next try completes it: then all files are those that were copied.
 func TestCopyCrashAnywhere(t *testing.T) {
-	testCopyFaults(t, errPower, (*powerFS).crash)
+	testCopyFaults(t, backuptest.ErrPower, (*backuptest.PowerFS).Crash)
 }
 
 // TestCopyKillAnywhere is the same without a power cut at that time: it comes
 // when the next try has ended, and takes away nothing any more.
-func TestCopyKillAnywhere(t *testing.T) { testCopyFaults(t, errPower, func(*powerFS) {}) }
+func TestCopyKillAnywhere(t *testing.T) {
+	testCopyFaults(t, backuptest.ErrPower, func(*backuptest.PowerFS) {})
+}
 
 // TestCopyDiskFullAnywhere lets one operation fail for lack of space.
 func TestCopyDiskFullAnywhere(t *testing.T) {
-	testCopyFaults(t, syscall.ENOSPC, func(*powerFS) {})
+	testCopyFaults(t, syscall.ENOSPC, func(*backuptest.PowerFS) {})
 }
 
-func testCopyFaults(t *testing.T, fault error, after func(*powerFS)) {
+func testCopyFaults(t *testing.T, fault error, after func(*backuptest.PowerFS)) {
 	s := newCopyScene(t)
 	for op := 1; !t.Failed(); op++ {
 		dir := filepath.Join(t.TempDir(), "to")
 		if err := os.CopyFS(dir, os.DirFS(s.template)); err != nil {
 			t.Fatal(err)
 		}
-		fs := newPowerFS(t, op, fault, uint64(op))
+		fs := backuptest.NewPowerFS(t, op, fault, uint64(op))
 		err := s.copy(t, fs, dir)
 		if err != nil && !errors.Is(err, fault) {
 			t.Fatalf("operation %d: ended with %v", op, err)
 		}
-		done := fs.ops < op
+		done := fs.Ops < op
 		after(fs)
-		checkWhole(t, dir, "p/first")
+		backuptest.CheckWhole(t, dir, "p/first")
 		s.checkNothingWrong(t, dir)
 		if errors.Is(fault, syscall.ENOSPC) {
-			checkNoTemp(t, dir)
+			backuptest.CheckNoTemp(t, dir)
 		}
-		fs.revive()
+		fs.Revive()
 		if err := s.copy(t, fs, dir); err != nil {
 			t.Errorf("once more: %v", err)
 		}
-		fs.crash()
-		checkWhole(t, dir, "p/first", s.id.String())
+		fs.Crash()
+		backuptest.CheckWhole(t, dir, "p/first", s.id.String())
 		for name := range s.want {
-			if !exists(dir + name) {
+			if !backuptest.Exists(dir + name) {
 				t.Errorf("%s is not there", name)
 			}
 		}

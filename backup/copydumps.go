@@ -22,7 +22,7 @@ func CopyDumps(ctx context.Context, dir string, from *Backup, o lock.Options) (c
 }
 
 func copyDumps(ctx context.Context, fsys disk.FS, dir string, from *Backup, o lock.Options) (copied []string, err error) {
-	dumps, err := readDumps(from.path(layout.DumpsDir))
+	dumps, err := readDumps(from.Path(layout.DumpsDir))
 	if err != nil || len(dumps) == 0 {
 		return nil, err
 	}

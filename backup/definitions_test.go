@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/index/bincache"
 )
@@ -58,14 +59,14 @@ func TestCrashDefine(t *testing.T) {
 	first, second := Definition{Release: ReleaseID{"p", "1"}}, Definition{Release: ReleaseID{"p", "2"}}
 	for op := 1; ; op++ {
 		dir := emptyBackup(t)
-		if err := define(t.Context(), memory{}, dir, first, lock.Options{}); err != nil {
+		if err := define(t.Context(), backuptest.Memory{}, dir, first, lock.Options{}); err != nil {
 			t.Fatal(err)
 		}
-		fs := newPowerFS(t, op, errPower, uint64(op))
+		fs := backuptest.NewPowerFS(t, op, backuptest.ErrPower, uint64(op))
 		if err := define(t.Context(), fs, dir, second, lock.Options{}); err == nil {
 			return
 		}
-		fs.crash()
+		fs.Crash()
 		list, err := Definitions(dir, "")
 		if text := fmt.Sprint(list); err != nil || len(list) == 0 || list[0] != first {
 			t.Errorf("after a crash at operation %d: %s, %v", op, text, err)

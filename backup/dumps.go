@@ -290,7 +290,7 @@ var (
 // Dumps returns the dumps in a backup, the newest first: those that AddDump put
 // there, and those made by hand in its directory, as hydra-20140722.pgsql.xz.
 func (b *Backup) Dumps() ([]*Dump, error) {
-	dumps, err := readDumps(b.path(layout.DumpsDir))
+	dumps, err := readDumps(b.Path(layout.DumpsDir))
 	if err != nil {
 		return nil, fmt.Errorf("list dumps: %w", err)
 	}
@@ -300,7 +300,7 @@ func (b *Backup) Dumps() ([]*Dump, error) {
 	}
 	for _, e := range entries {
 		if st, err := e.Info(); err == nil && st.Mode().IsRegular() && handMade.MatchString(e.Name()) {
-			dumps = append(dumps, &Dump{File: b.path(e.Name()), Size: st.Size(), Created: st.ModTime().UTC().Truncate(time.Second)})
+			dumps = append(dumps, &Dump{File: b.Path(e.Name()), Size: st.Size(), Created: st.ModTime().UTC().Truncate(time.Second)})
 		}
 	}
 	slices.SortStableFunc(dumps, newerFirst)

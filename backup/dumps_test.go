@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/backup/disk"
 	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/backup/lock"
@@ -27,7 +28,7 @@ func emptyBackup(t *testing.T) (dir string) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	b, err := create(memory{}, dir, "/nix/store", Config{Compression: "zstd", Level: 1}, bincache.Options{})
+	b, err := create(backuptest.Memory{}, dir, "/nix/store", Config{Compression: "zstd", Level: 1}, bincache.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +46,7 @@ func dumpOf(database, text string) *DumpRequest {
 
 func mustAddDump(t *testing.T, dir string, req *DumpRequest) *DumpResult {
 	t.Helper()
-	r, err := addDump(t.Context(), memory{}, dir, req)
+	r, err := addDump(t.Context(), backuptest.Memory{}, dir, req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +125,7 @@ func TestDumps(t *testing.T) {
 	req := dumpOf("hydra", "third")
 	req.Keep = 2
 	r := mustAddDump(t, dir, req)
-	if !slices.Equal(r.Removed, []string{first.Dump.File}) || exists(first.Dump.File+dumpInfoExt) || !exists(second.Dump.File) {
+	if !slices.Equal(r.Removed, []string{first.Dump.File}) || backuptest.Exists(first.Dump.File+dumpInfoExt) || !backuptest.Exists(second.Dump.File) {
 		t.Errorf("removed %v", r.Removed)
 	}
 	if got := dumpTexts(t, dir); len(got) != 3 || slices.Contains(got, "first") {
@@ -133,7 +134,7 @@ func TestDumps(t *testing.T) {
 	// That of another server stays, and does not count.
 	req = dumpOf("hydra", "fourth")
 	req.Keep, req.Same = 2, func(older *Dump) bool { return older.File != second.Dump.File }
-	if other := mustAddDump(t, dir, req); len(other.Removed) != 0 || !exists(r.Dump.File) || !exists(second.Dump.File) {
+	if other := mustAddDump(t, dir, req); len(other.Removed) != 0 || !backuptest.Exists(r.Dump.File) || !backuptest.Exists(second.Dump.File) {
 		t.Errorf("removed %v", other.Removed)
 	}
 	// Without what is known of it, a dump is as good.
@@ -197,7 +198,7 @@ func TestDumpVerified(t *testing.T) {
 	req := dumpOf("hydra", "new")
 	req.Keep = 1
 	req.Verify = func(context.Context, *Dump) error { return errTrial }
-	r, err := addDump(t.Context(), memory{}, dir, req)
+	r, err := addDump(t.Context(), backuptest.Memory{}, dir, req)
 	if !errors.Is(err, errTrial) || r == nil || !strings.Contains(err.Error(), "is kept, but was not verified") {
 		t.Fatalf("%+v, %v", r, err)
 	}
@@ -207,7 +208,7 @@ func TestDumpVerified(t *testing.T) {
 	req = dumpOf("hydra", "newest")
 	req.Keep = 1
 	req.Verify = func(_ context.Context, d *Dump) error {
-		if !exists(d.File) {
+		if !backuptest.Exists(d.File) {
 			return errors.New("it is not there")
 		}
 		return nil
@@ -229,10 +230,10 @@ func TestDumpFails(t *testing.T) {
 		io.WriteString(w, strings.Repeat("half", 1<<20))
 		return "", nil, errDatabase
 	}}
-	if r, err := addDump(t.Context(), memory{}, dir, req); r != nil || !errors.Is(err, errDatabase) {
+	if r, err := addDump(t.Context(), backuptest.Memory{}, dir, req); r != nil || !errors.Is(err, errDatabase) {
 		t.Errorf("%+v, %v", r, err)
 	}
-	checkNoTemp(t, dir)
+	backuptest.CheckNoTemp(t, dir)
 	if got := dumpTexts(t, dir); !slices.Equal(got, []string{"old"}) {
 		t.Errorf("dumps are %q", got)
 	}
@@ -253,21 +254,23 @@ func TestDumpFails(t *testing.T) {
 // TestDumpCrashAnywhere cuts the power at each operation of a dump that rotates:
 // there is always a dump that is whole.
 func TestDumpCrashAnywhere(t *testing.T) {
-	testDumpFaults(t, errPower, func(fs *powerFS, _ string) { fs.crash() })
+	testDumpFaults(t, backuptest.ErrPower, func(fs *backuptest.PowerFS, _ string) { fs.Crash() })
 }
 
 // TestDumpDiskFullAnywhere lets one operation fail for lack of space.
 func TestDumpDiskFullAnywhere(t *testing.T) {
-	testDumpFaults(t, syscall.ENOSPC, func(_ *powerFS, dir string) { checkNoTemp(t, filepath.Join(dir, layout.DumpsDir)) })
+	testDumpFaults(t, syscall.ENOSPC, func(_ *backuptest.PowerFS, dir string) {
+		backuptest.CheckNoTemp(t, filepath.Join(dir, layout.DumpsDir))
+	})
 }
 
-func testDumpFaults(t *testing.T, fault error, after func(fs *powerFS, dir string)) {
+func testDumpFaults(t *testing.T, fault error, after func(fs *backuptest.PowerFS, dir string)) {
 	newText := strings.Repeat("new row\n", 100_000)
 	for op := 1; ; op++ {
 		dir := emptyBackup(t)
 		mustAddDump(t, dir, dumpOf("hydra", "older"))
 		mustAddDump(t, dir, dumpOf("hydra", "old"))
-		fs := newPowerFS(t, op, fault, uint64(op))
+		fs := backuptest.NewPowerFS(t, op, fault, uint64(op))
 		req := dumpOf("hydra", newText)
 		req.Keep = 1
 		req.Verify = func(context.Context, *Dump) error { return nil }
@@ -292,8 +295,8 @@ func testDumpFaults(t *testing.T, fault error, after func(fs *powerFS, dir strin
 		if got := dumpTexts(t, dir); !slices.Equal(got, []string{newText}) {
 			t.Errorf("after operation %d and another dump there are %d", op, len(got))
 		}
-		checkNoTemp(t, filepath.Join(dir, layout.DumpsDir))
-		if fs.ops < op || t.Failed() {
+		backuptest.CheckNoTemp(t, filepath.Join(dir, layout.DumpsDir))
+		if fs.Ops < op || t.Failed() {
 			t.Logf("%d operations", op-1)
 			return
 		}

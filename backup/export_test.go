@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
@@ -19,16 +20,16 @@ import (
 
 // backedUp makes a backup of a few paths; it returns its directory and the
 // path at the top.
-func backedUp(t *testing.T, compression string) (dir string, store *fakeStore, top storepath.Path) {
+func backedUp(t *testing.T, compression string) (dir string, store *backuptest.Store, top storepath.Path) {
 	t.Helper()
-	store = newFakeStore(t)
-	lib := store.add("lib", strings.Repeat("library ", 100))
-	twin := store.add("twin.txt", "short", lib)
-	top = store.add("top", strings.Repeat("0123456789abcdef", 40_000), lib, twin)
+	store = backuptest.NewStore(t)
+	lib := store.Add("lib", strings.Repeat("library ", 100))
+	twin := store.Add("twin.txt", "short", lib)
+	top = store.Add("top", strings.Repeat("0123456789abcdef", 40_000), lib, twin)
 	dir = filepath.Join(t.TempDir(), "backup")
 	req := request("r", top)
 	req.Compression = compression
-	if _, err := run(t.Context(), memory{}, dir, store, req); err != nil {
+	if _, err := run(t.Context(), backuptest.Memory{}, dir, store, req); err != nil {
 		t.Fatal(err)
 	}
 	return dir, store, top
@@ -158,7 +159,7 @@ func TestExportDamagedNAR(t *testing.T) {
 // Whatever bit of a narinfo flips, the NAR that is served is right or an error.
 func TestExportDamagedNarInfo(t *testing.T) {
 	dir, store, top := backedUp(t, "zstd")
-	sum := store.infos[top].NarHash
+	sum := store.Valid[top].NarHash
 	forEachFlip(t, filepath.Join(dir, layout.CacheDir, top.Hash()+".narinfo"), 1000, func(offset int) {
 		b, err := Open(dir, bincache.Options{})
 		if err != nil {

@@ -21,7 +21,7 @@ func (b *Backup) identity() (string, error) { return index.Identity(b.Cache, b.c
 // is a backup, on a file system where the index can live, and writable; else in
 // the user's cache directory.
 func (b *Backup) IndexDir() (string, error) {
-	own := b.path(layout.IndexDir)
+	own := b.Path(layout.IndexDir)
 	if !b.foreign && index.Suits(own, true) == nil {
 		return own, nil
 	}
@@ -41,7 +41,7 @@ func (b *Backup) userIndexDir() (string, error) {
 func (b *Backup) IndexDirs() []string {
 	var dirs []string
 	if !b.foreign {
-		dirs = append(dirs, b.path(layout.IndexDir))
+		dirs = append(dirs, b.Path(layout.IndexDir))
 	}
 	if dir, err := b.userIndexDir(); err == nil {
 		dirs = append(dirs, dir)
@@ -71,15 +71,15 @@ func (b *Backup) BuildIndex(ctx context.Context, dir string, deep bool, o index.
 	return index.Build(ctx, dir, b.Cache, o)
 }
 
-// publishIndex brings the index of a backup up to date after a change. The index
+// PublishIndex brings the index of a backup up to date after a change. The index
 // is derived: the backup is complete without it, so its errors are warnings.
-func publishIndex(ctx context.Context, dir string, o bincache.Options) (warning string) {
+func PublishIndex(ctx context.Context, dir string, o bincache.Options) (warning string) {
 	b, err := Open(dir, o)
 	if err != nil {
 		return fmt.Sprintf("index: %v", err)
 	}
 	defer b.Close()
-	own := b.path(layout.IndexDir)
+	own := b.Path(layout.IndexDir)
 	if index.Suits(own, true) != nil {
 		return "" // whoever mounts the backup makes one elsewhere
 	}
@@ -120,7 +120,7 @@ func (l *Live) UseIndex() error {
 	}
 	o := index.LiveOptions{Options: index.Options{Cache: id}, Warn: l.warn}
 	if live := l.ownIndex(o); live != nil {
-		l.index = &indexReader{dir: l.path(layout.IndexDir), own: true, warn: l.warn, live: live}
+		l.index = &indexReader{dir: l.Path(layout.IndexDir), own: true, warn: l.warn, live: live}
 		return nil
 	}
 	dir, err := l.userIndexDir()
@@ -137,7 +137,7 @@ func (l *Live) UseIndex() error {
 // ownIndex opens the index that the backup keeps; nil if it has none, or none
 // that can be used here, which is said if it is damaged.
 func (l *Live) ownIndex(o index.LiveOptions) *index.Live {
-	dir := l.path(layout.IndexDir)
+	dir := l.Path(layout.IndexDir)
 	if l.foreign || index.Suits(dir, false) != nil {
 		return nil
 	}

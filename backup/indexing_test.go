@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index"
 	"github.com/narvault/narvault/index/bincache"
@@ -28,7 +29,7 @@ func indexed(t *testing.T, dir string) (*Live, *[]error) {
 }
 
 // published makes a backup as the command does, with its index.
-func published(t *testing.T) (dir string, store *fakeStore, top storepath.Path) {
+func published(t *testing.T) (dir string, store *backuptest.Store, top storepath.Path) {
 	t.Helper()
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	dir, store, top = backedUp(t, "zstd")
@@ -39,7 +40,7 @@ func published(t *testing.T) (dir string, store *fakeStore, top storepath.Path) 
 }
 
 // checkServes compares what a live view says with the store.
-func checkServes(t *testing.T, l *Live, store *fakeStore, want ...storepath.Path) {
+func checkServes(t *testing.T, l *Live, store *backuptest.Store, want ...storepath.Path) {
 	t.Helper()
 	slices.Sort(want)
 	if got := l.mustPaths(t); !slices.Equal(got, want) {
@@ -53,8 +54,8 @@ func checkServes(t *testing.T, l *Live, store *fakeStore, want ...storepath.Path
 		}
 		sum := newSum()
 		_, err = io.Copy(sum, io.NewSectionReader(tree, 0, tree.Size()))
-		if err != nil || sum.sum() != store.infos[p].NarHash {
-			t.Errorf("%s: NAR hash %s, want %s (%v)", p, sum.sum(), store.infos[p].NarHash, err)
+		if err != nil || sum.sum() != store.Valid[p].NarHash {
+			t.Errorf("%s: NAR hash %s, want %s (%v)", p, sum.sum(), store.Valid[p].NarHash, err)
 		}
 		listing, err := tree.Listing()
 		if err != nil || listing.NarSize() != tree.Size() {
@@ -64,7 +65,7 @@ func checkServes(t *testing.T, l *Live, store *fakeStore, want ...storepath.Path
 	}
 }
 
-func all(store *fakeStore) []storepath.Path { return sortedKeys(store.infos) }
+func all(store *backuptest.Store) []storepath.Path { return sortedKeys(store.Valid) }
 
 // A NAR file is opened only when a content is read.
 func TestIndexAnswersWithoutNAR(t *testing.T) {
@@ -110,7 +111,7 @@ func TestIndexAnswersWithoutNAR(t *testing.T) {
 // What the index does not know yet, or knows no more, is read around it.
 func TestOutdatedIndex(t *testing.T) {
 	dir, store, top := published(t)
-	added := store.add("added", "new", top)
+	added := store.Add("added", "new", top)
 	mustRun(t, dir, store, request("r2", added)) // without publishing
 	l, _ := indexed(t, dir)
 	checkServes(t, l, store, all(store)...)
@@ -118,7 +119,7 @@ func TestOutdatedIndex(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, layout.CacheDir, added.Hash()+".narinfo")); err != nil {
 		t.Fatal(err)
 	}
-	delete(store.infos, added)
+	delete(store.Valid, added)
 	checkServes(t, l, store, all(store)...)
 	if _, err := l.OpenTree(added); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a path that is gone: %v", err)
@@ -132,7 +133,7 @@ func TestIndexOfReplacedNAR(t *testing.T) {
 	if err := os.WriteFile(store.RealPath(top)+"/content", []byte("other content"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	store.register(top, store.infos[top].References)
+	store.Register(top, store.Valid[top].References)
 	for _, name := range []string{top.Hash() + ".narinfo", top.Hash() + ".ls"} {
 		if err := os.Remove(filepath.Join(dir, layout.CacheDir, name)); err != nil {
 			t.Fatal(err)
@@ -179,13 +180,13 @@ func TestDamagedIndex(t *testing.T) {
 	if err := l.TendIndex(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if exists(filepath.Join(dir, layout.IndexDir)) {
+	if backuptest.Exists(filepath.Join(dir, layout.IndexDir)) {
 		t.Error("a reader wrote into the backup")
 	}
 	again, _ := indexed(t, dir)
 	checkServes(t, again, store, all(store)...)
 	if !again.index.with(func(ix *index.Index) {
-		if ix.Len() != len(store.infos) {
+		if ix.Len() != len(store.Valid) {
 			t.Errorf("%d paths are indexed", ix.Len())
 		}
 	}) {

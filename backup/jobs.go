@@ -40,7 +40,7 @@ func (j *Jobs) Roots(id ReleaseID) ([]Root, error) {
 		return nil, err
 	}
 	if err != nil {
-		return nil, j.b.releaseError(id, err)
+		return nil, j.b.ReleaseError(id, err)
 	}
 	current := newStamp(info)
 	j.mu.Lock()

@@ -81,16 +81,16 @@ func (j *journal) load() (map[narinfo.Hash]narFile, error) {
 
 // PendingNARs returns the URLs of the NAR files that an interrupted run finished,
 // or one that is under way, and whose narinfos may not be written yet.
-func (b *Backup) PendingNARs() map[string]bool {
-	pending := make(map[string]bool)
-	known, err := newJournal(disk.OS{}, b.dir).load()
-	if b.foreign || err != nil {
-		return pending // the journal saves work, no more
+func (b *Backup) PendingNARs() (map[string]bool, error) {
+	if b.foreign {
+		return nil, nil
 	}
+	known, err := newJournal(disk.OS{}, b.dir).load()
+	pending := make(map[string]bool, len(known))
 	for _, n := range known {
 		pending[n.URL] = true
 	}
-	return pending
+	return pending, err
 }
 
 // add makes the memory of files durable.

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/backup/disk"
 	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
@@ -48,40 +49,40 @@ func TestJournal(t *testing.T) {
 // What an interrupted backup finished is there for it also after other backups,
 // and the journal gets no younger by them; in the end it is gone.
 func TestJournalOutlivesOthers(t *testing.T) {
-	s := newGCScene(t)
-	info := s.narInfo(s.drop)
+	s := twoReleases(t)
+	info := s.NarInfo(s.Drop)
 	fileHash, err := narinfo.ParseHash(info.FileHash)
 	if err != nil {
 		t.Fatal(err)
 	}
-	j := newJournal(memory{}, s.dir)
+	j := newJournal(backuptest.Memory{}, s.Dir)
 	lost := narFile{"nar/gone.nar", "none", narinfo.Hash{7}, 7, narinfo.Hash{7}, 7}
 	err = j.add([]narFile{{info.URL, info.Compression, fileHash, info.FileSize, info.NarHash, info.NarSize}, lost})
 	if err := errors.Join(err, j.close()); err != nil {
 		t.Fatal(err)
 	}
 	old := time.Now().Add(-time.Hour).Truncate(time.Second)
-	if err := os.Chtimes(s.path(layout.JournalFile), old, old); err != nil {
+	if err := os.Chtimes(s.Path(layout.JournalFile), old, old); err != nil {
 		t.Fatal(err)
 	}
-	s.remove(layout.ReleasesDir, "p", "drop")
-	s.remove(layout.CacheDir, s.drop.Hash()+bincache.NarInfoExt)
+	s.Remove(layout.ReleasesDir, "p", "drop")
+	s.Remove(layout.CacheDir, s.Drop.Hash()+bincache.NarInfoExt)
 
-	mustRun(t, s.dir, s.store, request("other", s.store.add("new", "new")))
-	known, err := newJournal(memory{}, s.dir).load()
+	mustRun(t, s.Dir, s.Store, request("other", s.Store.Add("new", "new")))
+	known, err := newJournal(backuptest.Memory{}, s.Dir).load()
 	if _, there := known[info.NarHash]; err != nil || !there || len(known) != 1 {
 		t.Errorf("after another backup the journal has %v, %v", known, err)
 	}
-	if st, err := os.Stat(s.path(layout.JournalFile)); err != nil || !st.ModTime().Equal(old) {
+	if st, err := os.Stat(s.Path(layout.JournalFile)); err != nil || !st.ModTime().Equal(old) {
 		t.Errorf("the journal is of %v, want %v, %v", st.ModTime(), old, err)
 	}
-	if r := mustRun(t, s.dir, s.store, request("drop", s.drop)); r.Write.Paths != 0 {
+	if r := mustRun(t, s.Dir, s.Store, request("drop", s.Drop)); r.Write.Paths != 0 {
 		t.Errorf("written again: %+v", r.Estimate)
 	}
-	if exists(s.path(layout.JournalFile)) {
+	if backuptest.Exists(s.Path(layout.JournalFile)) {
 		t.Error("the journal is left")
 	}
-	checkWhole(t, s.dir, "p/keep", "p/drop", "p/other")
+	backuptest.CheckWhole(t, s.Dir, "p/keep", "p/drop", "p/other")
 }
 
 // No flipped byte of a line may name another file.

@@ -15,7 +15,7 @@
 //	  hydra/           dumps of databases (Dump)
 //	  index/           derived from the cache, may be deleted (package index)
 //	  verified         when a check last read each NAR file whole; may be deleted
-//	  trash/           what forget and gc took out, until it is purged
+//	  trash/           what forget and gc took out, until it is purged (package backup/trash)
 //
 // The files are the truth, and plain Nix can read all that matters of them.
 // Writing keeps an order that leaves a valid cache at every instant, on disk
@@ -27,7 +27,8 @@
 // release.json) is a backup as well, and any other binary cache can be read as
 // one without releases. What the kernel sees of a backup is the business of fusefs, what
 // is inside an archive that of narread; the Nix store on this machine is
-// reached through backup/nixstore.
+// reached through backup/nixstore. What is kept, and what goes, is decided by
+// backup/gc.
 package backup
 
 import (
@@ -203,6 +204,6 @@ func (b *Backup) Lock(ctx context.Context, o lock.Options) (io.Closer, error) {
 	return l, err
 }
 
-func (b *Backup) path(elem ...string) string {
+func (b *Backup) Path(elem ...string) string {
 	return filepath.Join(append([]string{b.dir}, elem...)...)
 }

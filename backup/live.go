@@ -228,7 +228,7 @@ func (l *Live) Closure(id ReleaseID) ([]storepath.Path, error) {
 	now := time.Now()
 	info, err := os.Stat(l.releasePath(id, layout.ClosureFile))
 	if err != nil {
-		return nil, l.releaseError(id, err)
+		return nil, l.ReleaseError(id, err)
 	}
 	current := newStamp(info)
 	l.mu.Lock()

@@ -41,7 +41,7 @@ func TestLivePaths(t *testing.T) {
 	if got := l.mustPaths(t); len(got) != 3 || !slices.IsSorted(got) || !slices.Contains(got, top) {
 		t.Fatalf("got %v", got)
 	}
-	added := store.add("added", "new", top)
+	added := store.Add("added", "new", top)
 	mustRun(t, dir, store, request("r2", added))
 	if got := l.mustPaths(t); len(got) != 4 || !slices.Contains(got, added) {
 		t.Errorf("after an addition: %v", got)
@@ -116,7 +116,7 @@ func TestLiveClosure(t *testing.T) {
 	if got, err := l.Closure(id); err != nil || len(got) != 3 {
 		t.Fatalf("got %v, %v", got, err)
 	}
-	added := store.add("added", "new", top)
+	added := store.Add("added", "new", top)
 	mustRun(t, dir, store, request("r", added))
 	if got, err := l.Closure(id); err != nil || len(got) != 4 {
 		t.Errorf("after an update: %v, %v", got, err)
@@ -168,7 +168,7 @@ func TestLiveDamaged(t *testing.T) {
 func TestLiveUsage(t *testing.T) {
 	dir, store, _ := published(t)
 	var want Usage
-	for _, info := range store.infos {
+	for _, info := range store.Valid {
 		want.NarSize += info.NarSize
 	}
 	l, _ := openLive(t, dir)
@@ -219,5 +219,48 @@ func TestLiveContinues(t *testing.T) {
 			t.Fatal(err)
 		}
 		ask("less and less of it", open(c), before, i == 0)
+	}
+}
+
+// What a mount has looked into and gc takes out is gone, not damaged.
+func TestTreeOfCollectedPath(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	s := twoReleases(t)
+	if warning := PublishIndex(t.Context(), s.Dir, bincache.Options{}); warning != "" {
+		t.Fatal(warning)
+	}
+	l, _ := indexed(t, s.Dir)
+	open := func(p storepath.Path) *Tree {
+		tree, err := l.OpenTree(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { tree.Close() })
+		return tree
+	}
+	dropped, collected := s.NarInfo(s.Drop).URL, s.NarInfo(s.Only).URL
+	unread, read := open(s.Drop), open(s.Only)
+	if _, err := read.ReadAt(make([]byte, 1), 0); err != nil {
+		t.Fatal(err)
+	}
+	// As gc does it.
+	s.Remove(layout.CacheDir, s.Drop.Hash()+bincache.NarInfoExt)
+	s.Remove(layout.CacheDir, s.Only.Hash()+bincache.NarInfoExt)
+	s.Remove(layout.CacheDir, dropped)
+	s.Remove(layout.CacheDir, collected)
+	if _, err := unread.ReadAt(make([]byte, 1), 0); !errors.Is(err, os.ErrNotExist) || isDamage(err) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := read.ReadAt(make([]byte, 1), 100); err != nil {
+		t.Errorf("an archive that was open: %v", err)
+	}
+	if _, err := l.OpenTree(s.Drop); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("opened anew: %v", err)
+	}
+	// A NAR file that is gone while its narinfo is there is damage as ever.
+	kept := open(s.Keep)
+	s.Remove(layout.CacheDir, s.NarInfo(s.Keep).URL)
+	if _, err := kept.ReadAt(make([]byte, 1), 0); !isDamage(err) {
+		t.Errorf("a NAR file that is missing: %v", err)
 	}
 }

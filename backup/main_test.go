@@ -3,16 +3,10 @@ package backup
 import (
 	"os"
 	"testing"
+
+	"github.com/narvault/narvault/backup/backuptest"
 )
 
 // TestMain lets the tests work in memory where they can: they write thousands of
 // little backups.
-func TestMain(m *testing.M) { os.Exit(inMemory(m)) }
-
-func inMemory(m *testing.M) int {
-	if dir, err := os.MkdirTemp("/dev/shm", "narvault-backup-test-"); err == nil {
-		defer os.RemoveAll(dir)
-		os.Setenv("TMPDIR", dir)
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(backuptest.InMemory(m)) }

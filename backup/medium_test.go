@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/backup/nixstore"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
@@ -36,7 +37,7 @@ func TestMediumByType(t *testing.T) {
 
 // mediumRunner is about to back up release p/r with store paths of these sizes.
 func mediumRunner(t *testing.T, dir string, name string, sizes ...int64) *runner {
-	store := newFakeStore(t)
+	store := backuptest.NewStore(t)
 	r := &runner{dir: dir, store: store, req: &Request{Release: ReleaseID{"p", name}}}
 	for i, size := range sizes {
 		r.infos = append(r.infos, nixstore.PathInfo{Path: sp(string(rune('a' + i))), NarSize: size})
@@ -53,7 +54,7 @@ func TestLargeFileOnFAT(t *testing.T) {
 	if !errors.As(err, &refused) || len(refused.Names) != 2 || !strings.Contains(err.Error(), string(sp("b"))+" (4294967296 bytes), "+string(sp("c"))) {
 		t.Errorf("got %v", err)
 	}
-	if exists(dir) {
+	if backuptest.Exists(dir) {
 		t.Error("something was written")
 	}
 	if _, err := r.checkMedium(medium{}); err != nil {
@@ -98,7 +99,7 @@ func TestNamesOnFAT(t *testing.T) {
 // realisation, which FAT cannot hold.
 func TestRealisationsOnFAT(t *testing.T) {
 	r := mediumRunner(t, t.TempDir(), "r", 1, 1, 1)
-	r.store = &floatingStore{fakeStore: newFakeStore(t)}
+	r.store = &floatingStore{Store: backuptest.NewStore(t)}
 	r.infos[0].CA, r.infos[0].Deriver = "fixed:r:sha256:x", "floating.drv"
 	r.infos[1].CA, r.infos[1].Deriver = "fixed:r:sha256:x", "fixed.drv"
 	r.infos[2].CA = "text:sha256:x"
@@ -112,7 +113,7 @@ func TestRealisationsOnFAT(t *testing.T) {
 }
 
 // A floatingStore knows two derivations.
-type floatingStore struct{ *fakeStore }
+type floatingStore struct{ *backuptest.Store }
 
 func (s *floatingStore) Derivation(p storepath.Path) (*nixstore.Derivation, error) {
 	output := storepath.Path("")
@@ -149,8 +150,8 @@ func TestSameFolded(t *testing.T) {
 // What could not be restored everywhere is said when it is backed up: which
 // path, which file, which Nix. Also when its content is there already.
 func TestWarningsAtBackup(t *testing.T) {
-	store := newFakeStore(t)
-	p, twin := store.add("p", "x"), store.add("twin", "x")
+	store := backuptest.NewStore(t)
+	p, twin := store.Add("p", "x"), store.Add("twin", "x")
 	for _, path := range []storepath.Path{p, twin} {
 		deep := filepath.Join(store.RealPath(path), strings.Repeat("d/", 63))
 		if err := os.MkdirAll(deep, 0o755); err != nil {
@@ -161,7 +162,7 @@ func TestWarningsAtBackup(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		store.register(path, nil)
+		store.Register(path, nil)
 	}
 	dir := filepath.Join(t.TempDir(), "backup")
 	for i, path := range []storepath.Path{p, twin} {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
@@ -92,7 +93,7 @@ func TestWarningsOfNARs(t *testing.T) {
 			if len(r.Warnings) != 1 || slices.ContainsFunc(c.want, func(w string) bool { return !strings.Contains(r.Warnings[0], w) }) {
 				t.Errorf("%s, compression %q: %q", name, compression, r.Warnings)
 			}
-			checkWhole(t, dir+compression, "p/r")
+			backuptest.CheckWhole(t, dir+compression, "p/r")
 		}
 	}
 }
@@ -107,7 +108,7 @@ func TestTargetsNobodyRestores(t *testing.T) {
 	} {
 		store, p := narCache(t, narText(narNode("symlink", "target", target)...))
 		dir := filepath.Join(t.TempDir(), "backup")
-		_, err := run(t.Context(), memory{}, dir, store, request("r", p))
+		_, err := run(t.Context(), backuptest.Memory{}, dir, store, request("r", p))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
 		} else if !strings.Contains(err.Error(), string(p)) && !strings.Contains(err.Error(), "x.nar") {
@@ -119,7 +120,7 @@ func TestTargetsNobodyRestores(t *testing.T) {
 			}
 			b.Close()
 		}
-		checkNoTemp(t, dir)
+		backuptest.CheckNoTemp(t, dir)
 	}
 	// The longest that there may be is no reason to say anything.
 	store, p := narCache(t, narText(narNode("symlink", "target", strings.Repeat("x", 4095))...))

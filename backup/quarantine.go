@@ -58,7 +58,7 @@ func (b *Backup) quarantined() (map[string]quarantineEntry, error) {
 	}
 	found := make(map[string]quarantineEntry)
 	for _, batch := range batches {
-		text, err := layout.ReadFile(b.path(layout.TrashDir, batch.Name, quarantineFile))
+		text, err := layout.ReadFile(b.Path(layout.TrashDir, batch.Name, quarantineFile))
 		var note quarantineNote
 		if err != nil || json.Unmarshal(text, &note) != nil {
 			continue // gc made this one, or it is damaged
@@ -196,7 +196,7 @@ func (r *repairer) isMisfit(file string) bool {
 	if !filepath.IsLocal(file) || layout.Plain(r.b.dir, file) != nil {
 		return false
 	}
-	st, err := os.Lstat(r.b.path(file))
+	st, err := os.Lstat(r.b.Path(file))
 	if err != nil {
 		return false
 	}
@@ -217,10 +217,10 @@ func (r *repairer) takeOut(note *quarantineNote) error {
 	if err != nil {
 		return err
 	}
-	if err := disk.MkdirAll(r.fsys, r.b.dir, r.b.path(t.Batch())); err != nil {
+	if err := disk.MkdirAll(r.fsys, r.b.dir, r.b.Path(t.Batch())); err != nil {
 		return err
 	}
-	if err := disk.WriteFile(r.fsys, r.b.path(t.Batch(), quarantineFile), append(text, '\n')); err != nil {
+	if err := disk.WriteFile(r.fsys, r.b.Path(t.Batch(), quarantineFile), append(text, '\n')); err != nil {
 		return err
 	}
 	var infos, others []string
@@ -246,7 +246,7 @@ func (r *repairer) takeOut(note *quarantineNote) error {
 // place.
 func (r *repairer) remake() error {
 	for _, dir := range bincache.Dirs() {
-		if err := disk.MkdirAll(r.fsys, r.b.dir, r.b.path(layout.CacheDir, dir)); err != nil {
+		if err := disk.MkdirAll(r.fsys, r.b.dir, r.b.Path(layout.CacheDir, dir)); err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
@@ -17,7 +18,7 @@ import (
 // what is there stays, and what is odd does no harm.
 func TestRealisations(t *testing.T) {
 	dir, store, top := backedUp(t, "none")
-	other := store.add("other", "other")
+	other := store.Add("other", "other")
 	mustRun(t, dir, store, request("other", other))
 	outside := filepath.Join(t.TempDir(), "outside")
 	doi := func(p storepath.Path) string { return `{"outPath": "` + string(p) + `", "signatures":[]}` }
@@ -78,7 +79,7 @@ func TestRealisations(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	checkWhole(t, to, "p/r")
+	backuptest.CheckWhole(t, to, "p/r")
 }
 
 // TestRealisationsDurable kills a copy at each operation, lets the next one
@@ -103,17 +104,17 @@ func TestRealisationsDurable(t *testing.T) {
 	defer from.Close()
 	for op := 1; ; op++ {
 		to := filepath.Join(t.TempDir(), "to")
-		fs := newPowerFS(t, op, errPower, uint64(op))
+		fs := backuptest.NewPowerFS(t, op, backuptest.ErrPower, uint64(op))
 		if _, err := run(t.Context(), fs, to, FromCache(from, false), request("r", top)); err == nil {
 			t.Logf("%d operations", op-1)
 			return
 		}
-		fs.revive()
+		fs.Revive()
 		if _, err := run(t.Context(), fs, to, FromCache(from, false), request("r", top)); err != nil {
 			t.Fatalf("after a kill at operation %d: %v", op, err)
 		}
-		fs.crash()
-		checkWhole(t, to, "p/r")
+		fs.Crash()
+		backuptest.CheckWhole(t, to, "p/r")
 		for _, name := range names {
 			if got, err := os.ReadFile(filepath.Join(to, layout.CacheDir, name)); err != nil || string(got) != text {
 				t.Errorf("after a kill at operation %d: %q, %v", op, got, err)

@@ -145,7 +145,7 @@ func (b *Backup) Releases() ([]ReleaseID, error) {
 	if b.foreign {
 		return nil, nil
 	}
-	projects, err := os.ReadDir(b.path(layout.ReleasesDir))
+	projects, err := os.ReadDir(b.Path(layout.ReleasesDir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -154,7 +154,7 @@ func (b *Backup) Releases() ([]ReleaseID, error) {
 	}
 	var ids []ReleaseID
 	for _, project := range projects {
-		names, err := os.ReadDir(b.path(layout.ReleasesDir, project.Name()))
+		names, err := os.ReadDir(b.Path(layout.ReleasesDir, project.Name()))
 		if disk.IsNotDir(err) || errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -163,7 +163,7 @@ func (b *Backup) Releases() ([]ReleaseID, error) {
 		}
 		for _, name := range names {
 			id, err := ParseReleaseID(project.Name() + "/" + name.Name())
-			if err == nil && disk.IsFile(b.path(layout.ReleasesDir, id.Project, id.Name, layout.ClosureFile)) {
+			if err == nil && disk.IsFile(b.Path(layout.ReleasesDir, id.Project, id.Name, layout.ClosureFile)) {
 				ids = append(ids, id)
 			}
 		}
@@ -179,14 +179,14 @@ func (b *Backup) Releases() ([]ReleaseID, error) {
 
 // releasePath returns the path of a file of a release.
 func (b *Backup) releasePath(id ReleaseID, elem ...string) string {
-	return b.path(append([]string{layout.ReleasesDir, id.Project, id.Name}, elem...)...)
+	return b.Path(append([]string{layout.Release(id.Project, id.Name)}, elem...)...)
 }
 
 // ReleaseTime returns when the record of a release last changed.
 func (b *Backup) ReleaseTime(id ReleaseID) (time.Time, error) {
 	st, err := os.Stat(b.releasePath(id, layout.ClosureFile))
 	if err != nil {
-		return time.Time{}, b.releaseError(id, err)
+		return time.Time{}, b.ReleaseError(id, err)
 	}
 	return st.ModTime(), nil
 }
@@ -200,7 +200,7 @@ func (b *Backup) Release(id ReleaseID) (*Release, error) {
 		return b.closureOnly(id)
 	}
 	if err != nil {
-		return nil, b.releaseError(id, err)
+		return nil, b.ReleaseError(id, err)
 	}
 	return parseRelease(id, name, text)
 }
@@ -246,34 +246,37 @@ func (b *Backup) closureOnly(id ReleaseID) (*Release, error) {
 // Closure reads closure.txt: the store paths of a release, sorted. An empty or
 // malformed one is a *bincache.DamageError.
 func (b *Backup) Closure(id ReleaseID) ([]storepath.Path, error) {
-	name := b.releasePath(id, layout.ClosureFile)
-	text, err := layout.ReadFile(name)
-	if err != nil {
-		return nil, b.releaseError(id, err)
+	paths, err := b.ReadClosure(b.releasePath(id, layout.ClosureFile))
+	var damage *bincache.DamageError
+	if err != nil && !errors.As(err, &damage) {
+		return nil, b.ReleaseError(id, err)
 	}
-	return b.parseClosure(name, text)
+	return paths, err
 }
 
 // PreviousClosure reads the closure.txt that a release had before its last
 // change, as Closure does. The error is fs.ErrNotExist when there is none.
 func (b *Backup) PreviousClosure(id ReleaseID) ([]storepath.Path, error) {
-	name := b.releasePath(id, layout.PreviousDir, layout.ClosureFile)
-	text, err := layout.ReadFile(name)
+	return b.ReadClosure(b.releasePath(id, layout.PreviousDir, layout.ClosureFile))
+}
+
+// ReadClosure reads a closure.txt wherever it is, that of a record in the trash
+// for example, as Closure does.
+func (b *Backup) ReadClosure(file string) ([]storepath.Path, error) {
+	text, err := layout.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
-	return b.parseClosure(name, text)
-}
-
-func (b *Backup) parseClosure(name string, text []byte) ([]storepath.Path, error) {
 	paths, err := parseClosure(text, b.Cache.StoreDir())
 	if err != nil {
-		return nil, &bincache.DamageError{File: name, Err: err}
+		return nil, &bincache.DamageError{File: file, Err: err}
 	}
 	return paths, nil
 }
 
-func (b *Backup) releaseError(id ReleaseID, err error) error {
+// ReleaseError says what an error about the files of a release means: when they
+// are not there, it wraps ErrNoRelease.
+func (b *Backup) ReleaseError(id ReleaseID, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("release %s %w (narvault ls %s releases shows what is)", id, ErrNoRelease, b.dir)
 	}
@@ -358,7 +361,7 @@ func keepPrevious(fsys disk.FS, b *Backup, id ReleaseID) error {
 	if err != nil {
 		return ignoreDamage(err)
 	}
-	if old.Paths != len(closure) || !old.Intact() || b.halfWritten(id) {
+	if old.Paths != len(closure) || !old.Intact() || b.HalfWritten(id) {
 		return nil
 	}
 	for _, name := range recordFiles {

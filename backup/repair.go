@@ -109,7 +109,7 @@ func Repair(ctx context.Context, dir string, req RepairRequest) (*RepairResult, 
 		return result, fmt.Errorf("repair: %w", err)
 	}
 	if !req.DryRun && (result.changed() || req.Index) {
-		if warning := publishIndex(ctx, dir, req.Cache); warning != "" {
+		if warning := PublishIndex(ctx, dir, req.Cache); warning != "" {
 			result.Warnings = append(result.Warnings, warning)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/narread/storepath"
 )
@@ -13,24 +14,24 @@ import (
 // A backup that records a release while its record is being repaired is not
 // undone: what closure.txt has to be is decided while nobody else writes.
 func TestRepairBesideRecord(t *testing.T) {
-	s := newGCScene(t)
-	s.write(string(formatClosure([]storepath.Path{s.keep}, s.store.dir)), "releases/p/keep/closure.txt")
+	s := twoReleases(t)
+	s.Write(string(formatClosure([]storepath.Path{s.Keep}, s.Store.Top)), "releases/p/keep/closure.txt")
 	locked := 0
 	req := RepairRequest{Suspects: Suspects{Releases: []ReleaseID{{"p", "keep"}}}}
 	req.Lock.Flock = func(f *os.File, how int) error {
 		if filepath.Base(f.Name()) == layout.MutexFile {
 			// The first two are to say who we are and to sweep, the third to write.
 			if locked++; locked == 3 {
-				mustRun(t, s.dir, s.store, request("keep", s.only))
+				mustRun(t, s.Dir, s.Store, request("keep", s.Only))
 			}
 		}
 		return syscall.Flock(int(f.Fd()), how)
 	}
-	if _, err := repair(t.Context(), memory{}, s.dir, req); err != nil {
+	if _, err := repair(t.Context(), backuptest.Memory{}, s.Dir, req); err != nil {
 		t.Fatal(err)
 	}
 	if locked < 3 {
 		t.Errorf("the mutex was taken %d times", locked)
 	}
-	checkWhole(t, s.dir, "p/keep", "p/drop")
+	backuptest.CheckWhole(t, s.Dir, "p/keep", "p/drop")
 }

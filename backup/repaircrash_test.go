@@ -9,54 +9,58 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/storepath"
 )
 
-// harm damages a gcScene: a NAR file, a narinfo, a listing, and a NAR file that
+// A repairScene is a scene that is damaged and repaired.
+type repairScene struct{ *backuptest.Scene }
+
+// harm damages it: a NAR file, a narinfo, a listing, and a NAR file that
 // nothing has any more. It returns what Repair is to look at.
-func (s *gcScene) harm() Suspects {
+func (s repairScene) harm() Suspects {
 	s.Helper()
-	keep, only, drop := s.narInfo(s.keep), s.narInfo(s.only), s.narInfo(s.drop)
+	keep, only, drop := s.NarInfo(s.Keep), s.NarInfo(s.Only), s.NarInfo(s.Drop)
 	flip := func(name string) {
 		text, err := os.ReadFile(name)
 		if err != nil {
 			s.Fatal(err)
 		}
 		text[20] ^= 1
-		s.write(string(text), name[len(s.dir)+1:])
+		s.Write(string(text), name[len(s.Dir)+1:])
 	}
-	flip(s.path(layout.CacheDir, keep.URL))
-	s.remove(layout.CacheDir, only.StorePath.Hash()+bincache.NarInfoExt)
-	s.remove(layout.CacheDir, only.URL)
-	flip(s.path(layout.CacheDir, drop.URL))
-	s.write("[", layout.CacheDir, keep.StorePath.Hash()+bincache.ListingExt)
-	delete(s.store.infos, s.drop)
+	flip(s.Path(layout.CacheDir, keep.URL))
+	s.Remove(layout.CacheDir, only.StorePath.Hash()+bincache.NarInfoExt)
+	s.Remove(layout.CacheDir, only.URL)
+	flip(s.Path(layout.CacheDir, drop.URL))
+	s.Write("[", layout.CacheDir, keep.StorePath.Hash()+bincache.ListingExt)
+	delete(s.Store.Valid, s.Drop)
 	return Suspects{
-		NarInfos: []string{s.only.Hash()}, NARs: []string{s.keep.Hash(), s.drop.Hash()}, Listings: []string{s.keep.Hash()},
-		Names: map[string]storepath.Path{s.only.Hash(): s.only},
+		NarInfos: []string{s.Only.Hash()}, NARs: []string{s.Keep.Hash(), s.Drop.Hash()}, Listings: []string{s.Keep.Hash()},
+		Names: map[string]storepath.Path{s.Only.Hash(): s.Only},
 	}
 }
 
-func (s *gcScene) repairRequest(suspects Suspects) RepairRequest {
-	return RepairRequest{Suspects: suspects, Store: s.store}
+func (s repairScene) repairRequest(suspects Suspects) RepairRequest {
+	return RepairRequest{Suspects: suspects, Store: s.Store}
 }
 
 // checkNotWorse checks that every narinfo that is there is whole, but for those
 // that were damaged before, and that nothing is lost.
-func (s *gcScene) checkNotWorse(before map[string][]byte) {
+func (s repairScene) checkNotWorse(before map[string][]byte) {
 	s.Helper()
-	b, err := Open(s.dir, bincache.Options{})
+	b, err := Open(s.Dir, bincache.Options{})
 	if err != nil {
 		s.Fatal(err)
 	}
 	defer b.Close()
 	for name, text := range before {
-		now, err := os.ReadFile(filepath.Join(s.dir, name))
+		now, err := os.ReadFile(filepath.Join(s.Dir, name))
 		if err != nil {
-			trashed, _ := filepath.Glob(s.path(layout.TrashDir, "*", quarantineDir, name))
+			trashed, _ := filepath.Glob(s.Path(layout.TrashDir, "*", quarantineDir, name))
 			if len(trashed) == 0 {
 				s.Errorf("%s is gone", name)
 			}
@@ -65,7 +69,7 @@ func (s *gcScene) checkNotWorse(before map[string][]byte) {
 		info, err := narinfo.Parse(now)
 		if err != nil {
 			s.Errorf("%s: %v", name, err)
-		} else if info.StorePath != s.keep && info.StorePath != s.drop {
+		} else if info.StorePath != s.Keep && info.StorePath != s.Drop {
 			s.checkNAR(b, info)
 		} else if !bytes.Equal(now, text) {
 			s.Errorf("%s is %q, was %q", name, now, text)
@@ -73,7 +77,7 @@ func (s *gcScene) checkNotWorse(before map[string][]byte) {
 	}
 }
 
-func (s *gcScene) checkNAR(b *Backup, info *narinfo.NarInfo) {
+func (s repairScene) checkNAR(b *Backup, info *narinfo.NarInfo) {
 	s.Helper()
 	archive, err := b.Cache.Archive(info)
 	if err != nil {
@@ -86,10 +90,10 @@ func (s *gcScene) checkNAR(b *Backup, info *narinfo.NarInfo) {
 	}
 }
 
-func (s *gcScene) narInfos() map[string][]byte {
+func (s repairScene) narInfos() map[string][]byte {
 	s.Helper()
 	texts := make(map[string][]byte)
-	names, err := filepath.Glob(s.path(layout.CacheDir, "*"+bincache.NarInfoExt))
+	names, err := filepath.Glob(s.Path(layout.CacheDir, "*"+bincache.NarInfoExt))
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -98,7 +102,7 @@ func (s *gcScene) narInfos() map[string][]byte {
 		if err != nil {
 			s.Fatal(err)
 		}
-		texts[name[len(s.dir)+1:]] = text
+		texts[name[len(s.Dir)+1:]] = text
 	}
 	return texts
 }
@@ -106,73 +110,64 @@ func (s *gcScene) narInfos() map[string][]byte {
 // TestCrashRepair stops a repair at each operation: nothing is worse than
 // before, and the next repair completes it.
 func TestCrashRepair(t *testing.T) {
-	testRepairFaults(t, errPower, func(fs *powerFS) { fs.crash() })
+	testRepairFaults(t, backuptest.ErrPower, func(fs *backuptest.PowerFS) { fs.Crash() })
 }
 
 // TestKillRepair is the same without a power cut.
-func TestKillRepair(t *testing.T) { testRepairFaults(t, errPower, func(*powerFS) {}) }
+func TestKillRepair(t *testing.T) {
+	testRepairFaults(t, backuptest.ErrPower, func(*backuptest.PowerFS) {})
+}
 
 // TestDiskFullRepair lets one operation fail for lack of space.
-func TestDiskFullRepair(t *testing.T) { testRepairFaults(t, syscall.ENOSPC, func(*powerFS) {}) }
+func TestDiskFullRepair(t *testing.T) {
+	testRepairFaults(t, syscall.ENOSPC, func(*backuptest.PowerFS) {})
+}
 
-func testRepairFaults(t *testing.T, fault error, after func(*powerFS)) {
-	template := newGCScene(t)
+func testRepairFaults(t *testing.T, fault error, after func(*backuptest.PowerFS)) {
+	template := repairScene{twoReleases(t)}
 	whole := template.narInfos()
 	suspects := template.harm()
 	before := template.narInfos()
-	for op := 1; !t.Failed(); op++ {
-		s := *template
-		s.T, s.dir = t, filepath.Join(t.TempDir(), "backup")
-		if err := os.CopyFS(s.dir, os.DirFS(template.dir)); err != nil {
-			t.Fatal(err)
-		}
-		fs := newPowerFS(t, op, fault, uint64(op))
-		_, err := repair(t.Context(), fs, s.dir, s.repairRequest(suspects))
-		if err != nil && !errors.Is(err, fault) {
-			t.Fatalf("operation %d: ended with %v", op, err)
-		}
-		done := fs.ops < op
-		after(fs)
-		if errors.Is(fault, syscall.ENOSPC) {
-			checkNoTemp(t, s.dir)
-		}
-		s.checkNotWorse(before)
-		if _, err := repair(t.Context(), memory{}, s.dir, s.repairRequest(suspects)); err != nil {
-			t.Errorf("the repair after it: %v", err)
-		}
-		s.checkRepaired(whole)
-		if t.Failed() {
-			t.Errorf("it was operation %d", op)
-		}
-		if done {
-			t.Logf("%d operations", op-1)
-			return
-		}
-	}
+	template.Everywhere(t, fault, after,
+		func(s *backuptest.Scene, fs *backuptest.PowerFS) error {
+			_, err := repair(t.Context(), fs, s.Dir, repairScene{s}.repairRequest(suspects))
+			return err
+		},
+		func(scene *backuptest.Scene) {
+			s := repairScene{scene}
+			if errors.Is(fault, syscall.ENOSPC) {
+				backuptest.CheckNoTemp(t, s.Dir)
+			}
+			s.checkNotWorse(before)
+			if _, err := repair(t.Context(), backuptest.Memory{}, s.Dir, s.repairRequest(suspects)); err != nil {
+				t.Errorf("the repair after it: %v", err)
+			}
+			s.checkRepaired(whole)
+		})
 }
 
 // checkRepaired checks that all is as before, but that the store path that
 // nothing has is quarantined.
-func (s *gcScene) checkRepaired(whole map[string][]byte) {
+func (s repairScene) checkRepaired(whole map[string][]byte) {
 	s.Helper()
-	checkWhole(s.T, s.dir, "p/keep")
+	backuptest.CheckWhole(s.T, s.Dir, "p/keep")
 	now := s.narInfos()
 	for name, text := range whole {
-		isDrop := bincache.HashOfFile(name) == s.drop.Hash()
+		isDrop := bincache.HashOfFile(name) == s.Drop.Hash()
 		if got, there := now[name]; there == isDrop || there && !bytes.Equal(got, text) {
 			s.Errorf("%s is %q, was %q", name, got, text)
 		}
 	}
-	b, err := Open(s.dir, bincache.Options{})
+	b, err := Open(s.Dir, bincache.Options{})
 	if err != nil {
 		s.Fatal(err)
 	}
 	defer b.Close()
 	known, err := b.quarantined()
-	if err != nil || known[s.drop.Hash()].NarInfo == "" {
+	if err != nil || known[s.Drop.Hash()].NarInfo == "" {
 		s.Errorf("quarantined is %+v, %v", known, err)
 	}
-	if text, err := os.ReadFile(s.path(layout.CacheDir, s.keep.Hash()+bincache.ListingExt)); err != nil || len(text) < 2 {
+	if text, err := os.ReadFile(s.Path(layout.CacheDir, s.Keep.Hash()+bincache.ListingExt)); err != nil || len(text) < 2 {
 		s.Errorf("the listing is %q, %v", text, err)
 	}
 }

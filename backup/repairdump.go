@@ -15,12 +15,12 @@ import (
 // their text has to be.
 func (r *repairer) mendDumps(ctx context.Context) error {
 	for _, name := range r.req.Dumps {
-		d := describedDump(r.b.path(layout.DumpsDir, filepath.Base(name)))
+		d := describedDump(r.b.Path(layout.DumpsDir, filepath.Base(name)))
 		if d.SHA256 == "" || d.whole(ctx, d.File) {
 			continue
 		}
 		for _, from := range r.req.From {
-			file := from.path(layout.DumpsDir, filepath.Base(name))
+			file := from.Path(layout.DumpsDir, filepath.Base(name))
 			if !disk.IsFile(file) || !d.whole(ctx, file) {
 				continue
 			}

@@ -52,7 +52,7 @@ func (r *repairer) basics(ctx context.Context) error {
 
 func (r *repairer) writeBasics(absent []string) error {
 	for _, dir := range absent {
-		if err := disk.MkdirAll(r.fsys, r.b.dir, r.b.path(layout.CacheDir, dir)); err != nil {
+		if err := disk.MkdirAll(r.fsys, r.b.dir, r.b.Path(layout.CacheDir, dir)); err != nil {
 			return err
 		}
 	}
@@ -68,19 +68,19 @@ func (r *repairer) writeBasics(absent []string) error {
 	if err != nil {
 		return err
 	}
-	return disk.WriteFile(r.fsys, r.b.path(layout.ConfigFile), append(c, '\n'))
+	return disk.WriteFile(r.fsys, r.b.Path(layout.ConfigFile), append(c, '\n'))
 }
 
 // config makes a new narvault.json: with the id that the index knows, and what
 // can be read of the damaged one.
 func (r *repairer) config() ([]byte, error) {
 	c := Config{Version: FormatVersion, ID: uuid.NewString(), Created: r.req.now}
-	name := r.b.path(layout.ConfigFile)
+	name := r.b.Path(layout.ConfigFile)
 	if st, err := os.Stat(name); err == nil {
 		c.Created = st.ModTime()
 	}
 	c.Created = c.Created.UTC().Truncate(1e9)
-	if ix, err := index.Open(r.b.path(layout.IndexDir), index.Options{}); err == nil {
+	if ix, err := index.Open(r.b.Path(layout.IndexDir), index.Options{}); err == nil {
 		if id, ok := strings.CutPrefix(ix.Cache(), "id-"); ok {
 			c.ID = id
 		}

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/backup/disk"
 	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
@@ -20,22 +21,24 @@ import (
 // operation: NAR files, narinfos, the record of a release and a dump of a
 // database are each as they were, or as they have to be.
 func TestCrashRepairFrom(t *testing.T) {
-	testRepairFromFaults(t, errPower, func(fs *powerFS) { fs.crash() })
+	testRepairFromFaults(t, backuptest.ErrPower, func(fs *backuptest.PowerFS) { fs.Crash() })
 }
 
 // TestKillRepairFrom is the same without a power cut.
-func TestKillRepairFrom(t *testing.T) { testRepairFromFaults(t, errPower, func(*powerFS) {}) }
+func TestKillRepairFrom(t *testing.T) {
+	testRepairFromFaults(t, backuptest.ErrPower, func(*backuptest.PowerFS) {})
+}
 
 // TestDiskFullRepairFrom lets one operation fail for lack of space.
 func TestDiskFullRepairFrom(t *testing.T) {
-	testRepairFromFaults(t, syscall.ENOSPC, func(*powerFS) {})
+	testRepairFromFaults(t, syscall.ENOSPC, func(*backuptest.PowerFS) {})
 }
 
-func testRepairFromFaults(t *testing.T, fault error, after func(*powerFS)) {
-	template := newGCScene(t)
-	dump := mustAddDump(t, template.dir, dumpOf("hydra", strings.Repeat("row\n", 1000))).Dump
+func testRepairFromFaults(t *testing.T, fault error, after func(*backuptest.PowerFS)) {
+	template := repairScene{twoReleases(t)}
+	dump := mustAddDump(t, template.Dir, dumpOf("hydra", strings.Repeat("row\n", 1000))).Dump
 	copied := filepath.Join(t.TempDir(), "copy")
-	if err := os.CopyFS(copied, os.DirFS(template.dir)); err != nil {
+	if err := os.CopyFS(copied, os.DirFS(template.Dir)); err != nil {
 		t.Fatal(err)
 	}
 	from, err := Open(copied, bincache.Options{})
@@ -44,45 +47,32 @@ func testRepairFromFaults(t *testing.T, fault error, after func(*powerFS)) {
 	}
 	defer from.Close()
 	req := RepairRequest{From: []*Backup{from}, NoCheckSigs: true, Suspects: template.harm()}
-	template.write("", layout.ReleasesDir, "p", "drop", layout.ClosureFile)
-	template.write("no frames", layout.DumpsDir, filepath.Base(dump.File))
-	req.Releases, req.Dumps = []ReleaseID{dropID}, []string{filepath.Base(dump.File)}
-	whole, harmed := contents(t, copied), contents(t, template.dir)
-	for op := 1; !t.Failed(); op++ {
-		dir := filepath.Join(t.TempDir(), "backup")
-		if err := os.CopyFS(dir, os.DirFS(template.dir)); err != nil {
-			t.Fatal(err)
-		}
-		fs := newPowerFS(t, op, fault, uint64(op))
-		_, err := repair(t.Context(), fs, dir, req)
-		if err != nil && !errors.Is(err, fault) {
-			t.Fatalf("operation %d: ended with %v", op, err)
-		}
-		done := fs.ops < op
-		after(fs)
-		if errors.Is(fault, syscall.ENOSPC) {
-			checkNoTemp(t, dir)
-		}
-		now := contents(t, dir)
-		for name, text := range whole {
-			if !bytes.Equal(now[name], text) && !bytes.Equal(now[name], harmed[name]) {
-				t.Errorf("%s is neither what it was nor what it has to be: %.200q", name, now[name])
+	template.Write("", layout.ReleasesDir, "p", "drop", layout.ClosureFile)
+	template.Write("no frames", layout.DumpsDir, filepath.Base(dump.File))
+	req.Releases, req.Dumps = []ReleaseID{{Project: "p", Name: "drop"}}, []string{filepath.Base(dump.File)}
+	whole, harmed := contents(t, copied), contents(t, template.Dir)
+	template.Everywhere(t, fault, after,
+		func(s *backuptest.Scene, fs *backuptest.PowerFS) error {
+			_, err := repair(t.Context(), fs, s.Dir, req)
+			return err
+		},
+		func(s *backuptest.Scene) {
+			if errors.Is(fault, syscall.ENOSPC) {
+				backuptest.CheckNoTemp(t, s.Dir)
 			}
-		}
-		if r, err := repair(t.Context(), memory{}, dir, req); err != nil || len(r.Quarantined)+len(r.Lost) > 0 {
-			t.Errorf("the repair after it: %+v, %v", r, err)
-		}
-		if now := contents(t, dir); !maps.EqualFunc(now, whole, bytes.Equal) {
-			t.Errorf("there are\n%q, not\n%q, or they differ", slices.Sorted(maps.Keys(now)), slices.Sorted(maps.Keys(whole)))
-		}
-		if t.Failed() {
-			t.Errorf("it was operation %d", op)
-		}
-		if done {
-			t.Logf("%d operations", op-1)
-			return
-		}
-	}
+			now := contents(t, s.Dir)
+			for name, text := range whole {
+				if !bytes.Equal(now[name], text) && !bytes.Equal(now[name], harmed[name]) {
+					t.Errorf("%s is neither what it was nor what it has to be: %.200q", name, now[name])
+				}
+			}
+			if r, err := repair(t.Context(), backuptest.Memory{}, s.Dir, req); err != nil || len(r.Quarantined)+len(r.Lost) > 0 {
+				t.Errorf("the repair after it: %+v, %v", r, err)
+			}
+			if now := contents(t, s.Dir); !maps.EqualFunc(now, whole, bytes.Equal) {
+				t.Errorf("there are\n%q, not\n%q, or they differ", slices.Sorted(maps.Keys(now)), slices.Sorted(maps.Keys(whole)))
+			}
+		})
 }
 
 // contents returns the files of a backup, but for locks and temporary ones.

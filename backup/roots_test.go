@@ -12,18 +12,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
 	"github.com/narvault/narvault/narread/testenv"
 )
 
 // hydraScene is a store with a build of two outputs, and what Hydra says of it.
-func hydraScene(t *testing.T) (*fakeStore, Request) {
-	s := newFakeStore(t)
-	lib := s.add("lib", "library")
-	out := s.add("hello", "uses "+string(lib), lib)
-	doc := s.add("hello-doc", "manual")
-	drv := s.add("hello.drv", "derivation")
+func hydraScene(t *testing.T) (*backuptest.Store, Request) {
+	s := backuptest.NewStore(t)
+	lib := s.Add("lib", "library")
+	out := s.Add("hello", "uses "+string(lib), lib)
+	doc := s.Add("hello-doc", "manual")
+	drv := s.Add("hello.drv", "derivation")
 	root := Root{Job: "build", Jobset: "trunk", System: "x86_64-linux", NixName: "hello-1.0", DrvPath: drv, Build: 12}
 	roots := []Root{root, root}
 	roots[0].Output, roots[0].StorePath = "doc", doc
@@ -39,7 +40,7 @@ func TestRecord(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "backup")
 	mustRun(t, dir, store, req)
 	var release Release
-	readJSON(t, filepath.Join(dir, "releases/hello/hello-1.0/release.json"), &release)
+	backuptest.ReadJSON(t, filepath.Join(dir, "releases/hello/hello-1.0/release.json"), &release)
 	if !slices.Equal(release.Roots, req.Record.Roots) || release.Source != req.Record.Source || release.Builds[0].ID != 12 || release.Builds[0].Products[0].Path != "/x" {
 		t.Errorf("release.json has %+v", release)
 	}
@@ -60,7 +61,7 @@ func TestRecord(t *testing.T) {
 	if after, err := os.Stat(file); err != nil || !os.SameFile(before, after) {
 		t.Errorf("hydra.json was written again (%v)", err)
 	}
-	if exists(filepath.Join(dir, "releases/hello/hello-1.0/previous")) {
+	if backuptest.Exists(filepath.Join(dir, "releases/hello/hello-1.0/previous")) {
 		t.Error("there is a record before the first")
 	}
 
@@ -72,14 +73,14 @@ func TestRecord(t *testing.T) {
 		t.Errorf("previous/hydra.json has %q, %v", got, err)
 	}
 	mustRun(t, dir, store, Request{Release: req.Release, Roots: []storepath.Path{req.Record.Roots[1].StorePath}})
-	if exists(file) {
+	if backuptest.Exists(file) {
 		t.Error("hydra.json is left of a release that Hydra knows nothing of")
 	}
 	if got, err := os.ReadFile(previous); err != nil || string(got) != `{"version": 1, "tables": {}}` {
 		t.Errorf("previous/hydra.json has %q, %v", got, err)
 	}
 	mustRun(t, dir, store, req)
-	if exists(previous) {
+	if backuptest.Exists(previous) {
 		t.Error("previous/hydra.json is left beside a record that had none")
 	}
 }
@@ -91,7 +92,7 @@ func TestRecordMethods(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "backup")
 	mustRun(t, dir, store, req)
 	var release Release
-	readJSON(t, filepath.Join(dir, "releases/hello/hello-1.0/release.json"), &release)
+	backuptest.ReadJSON(t, filepath.Join(dir, "releases/hello/hello-1.0/release.json"), &release)
 	want := req.Record.Roots[0]
 	want.StorePath, want.Output = want.DrvPath, ""
 	if !slices.Equal(release.Roots, []Root{want}) || release.Paths != 1 {
@@ -109,7 +110,7 @@ func TestRecordGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	delete(store.infos, req.Record.Roots[0].StorePath)
+	delete(store.Valid, req.Record.Roots[0].StorePath)
 	_, err = Run(t.Context(), dir, store, req)
 	var gone *GoneError
 	if !errors.As(err, &gone) || !slices.Equal(gone.Roots, req.Record.Roots[:1]) {
@@ -140,7 +141,7 @@ func TestLogs(t *testing.T) {
 	text := strings.Repeat("building\n", 100)
 	req.Logs = make(map[storepath.Path]string)
 	add := func(name, suffix, content string) storepath.Path {
-		drv := store.add(name+".drv", name)
+		drv := store.Add(name+".drv", name)
 		req.Record.Roots = append(req.Record.Roots, Root{Job: name, NixName: name, DrvPath: drv, StorePath: req.Record.Roots[0].StorePath})
 		file := filepath.Join(logs, name+suffix)
 		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
@@ -186,27 +187,17 @@ func TestLogs(t *testing.T) {
 		t.Errorf("a log that was there has become %q, %v", got, err)
 	}
 	for _, drv := range []storepath.Path{bad, pipe, vanished} {
-		if exists(filepath.Join(dir, "cache/log", string(drv))) {
+		if backuptest.Exists(filepath.Join(dir, "cache/log", string(drv))) {
 			t.Errorf("there is a log of %s", drv)
 		}
 		if !strings.Contains(strings.Join(r.Warnings, "\n"), "build log of "+string(drv)+" is left out: ") {
 			t.Errorf("no warning about %s in %q", drv, r.Warnings)
 		}
 	}
-	if exists(filepath.Join(dir, "cache/log", string(other))) {
+	if backuptest.Exists(filepath.Join(dir, "cache/log", string(other))) {
 		t.Error("there is a log that does not belong to the release")
 	}
-	checkNoTemp(t, filepath.Join(dir, "cache/log"))
-
-	// What was archived is not garbage.
-	if _, err := GC(t.Context(), dir, GCOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	for _, drv := range append(good, kept) {
-		if !exists(filepath.Join(dir, "cache/log", string(drv))) {
-			t.Errorf("gc has taken the log of %s", drv)
-		}
-	}
+	backuptest.CheckNoTemp(t, filepath.Join(dir, "cache/log"))
 }
 
 // TestCopyLogs copies a release with its build log; a symlink in place of a log
@@ -240,7 +231,7 @@ func TestCopyLogs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if exists(filepath.Join(dir, "three", copied)) || !strings.Contains(strings.Join(r.Warnings, "\n"), "is left out") {
+	if backuptest.Exists(filepath.Join(dir, "three", copied)) || !strings.Contains(strings.Join(r.Warnings, "\n"), "is left out") {
 		t.Errorf("a symlink has become a log; warnings are %q", r.Warnings)
 	}
 }
@@ -257,17 +248,17 @@ func TestCrashRecord(t *testing.T) {
 	next.Hydra, next.Logs = []byte(`{"version": 1, "tables": {}}`), map[storepath.Path]string{req.Record.Roots[0].DrvPath: log}
 	for op := 1; ; op++ {
 		dir := filepath.Join(t.TempDir(), "backup")
-		if _, err := run(t.Context(), memory{}, dir, store, req); err != nil {
+		if _, err := run(t.Context(), backuptest.Memory{}, dir, store, req); err != nil {
 			t.Fatal(err)
 		}
-		fs := newPowerFS(t, op, errPower, uint64(op))
+		fs := backuptest.NewPowerFS(t, op, backuptest.ErrPower, uint64(op))
 		_, err := run(t.Context(), fs, dir, store, next)
 		if err == nil {
 			t.Logf("%d operations", op-1)
 			return
 		}
-		fs.crash()
-		checkWhole(t, dir, "hello/hello-1.0")
+		fs.Crash()
+		backuptest.CheckWhole(t, dir, "hello/hello-1.0")
 		rows, err := os.ReadFile(filepath.Join(dir, "releases/hello/hello-1.0/hydra.json"))
 		if err != nil || !bytes.Equal(rows, req.Hydra) && !bytes.Equal(rows, next.Hydra) {
 			t.Errorf("after a crash at operation %d, hydra.json has %q, %v", op, rows, err)
@@ -276,9 +267,9 @@ func TestCrashRecord(t *testing.T) {
 		if text, err := os.ReadFile(archived); err == nil && string(text) != "built" {
 			t.Errorf("after a crash at operation %d, the log has %q", op, text)
 		}
-		if _, err := run(t.Context(), memory{}, dir, store, next); err != nil {
+		if _, err := run(t.Context(), backuptest.Memory{}, dir, store, next); err != nil {
 			t.Errorf("after a crash at operation %d: %v", op, err)
 		}
-		checkNoTemp(t, filepath.Join(dir, "cache/log"))
+		backuptest.CheckNoTemp(t, filepath.Join(dir, "cache/log"))
 	}
 }

@@ -106,7 +106,7 @@ func Run(ctx context.Context, dir string, store Store, req Request) (*Result, er
 	if err != nil || req.DryRun {
 		return r, err
 	}
-	if warning := publishIndex(ctx, dir, req.Cache); warning != "" {
+	if warning := PublishIndex(ctx, dir, req.Cache); warning != "" {
 		r.Warnings = append(r.Warnings, warning)
 	}
 	r.Seconds = time.Since(start).Seconds()

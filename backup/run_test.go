@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/backup/disk"
 	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/backup/lock"
@@ -22,7 +23,7 @@ import (
 
 func mustRun(t *testing.T, dir string, store Store, req Request) *Result {
 	t.Helper()
-	r, err := run(t.Context(), memory{}, dir, store, req)
+	r, err := run(t.Context(), backuptest.Memory{}, dir, store, req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,11 +32,11 @@ func mustRun(t *testing.T, dir string, store Store, req Request) *Result {
 
 // Store paths are stored once, and so are equal contents.
 func TestDeduplication(t *testing.T) {
-	store := newFakeStore(t)
-	a := store.add("a", "content")
-	b := store.add("b", "content", a)
-	c := store.add("c", "content", b)
-	d := store.add("d", "other", c)
+	store := backuptest.NewStore(t)
+	a := store.Add("a", "content")
+	b := store.Add("b", "content", a)
+	c := store.Add("c", "content", b)
+	d := store.Add("d", "other", c)
 	dir := filepath.Join(t.TempDir(), "backup")
 	first := mustRun(t, dir, store, request("one", a))
 	if first.Write.Paths != 1 || first.Unchanged.Paths != 0 {
@@ -53,37 +54,37 @@ func TestDeduplication(t *testing.T) {
 	if err != nil || len(files) != 2 {
 		t.Errorf("NAR files: %v, %v", files, err)
 	}
-	checkWhole(t, dir, "p/one", "p/two")
+	backuptest.CheckWhole(t, dir, "p/one", "p/two")
 }
 
 // Twins in one run: the second waits for the first.
 func TestDeduplicationInOneRun(t *testing.T) {
-	store := newFakeStore(t)
+	store := backuptest.NewStore(t)
 	var twins []storepath.Path
 	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
-		twins = append(twins, store.add(name, strings.Repeat("x", 1<<20)))
+		twins = append(twins, store.Add(name, strings.Repeat("x", 1<<20)))
 	}
-	top := store.add("top", "top", twins...)
+	top := store.Add("top", "top", twins...)
 	dir := filepath.Join(t.TempDir(), "backup")
 	if r := mustRun(t, dir, store, request("r", top)); r.Write.Paths != 2 || r.Shared.Paths != 5 {
 		t.Errorf("got %+v", r.Estimate)
 	}
-	checkWhole(t, dir, "p/r")
+	backuptest.CheckWhole(t, dir, "p/r")
 }
 
 // The archived content of a store path stays, whatever the store says later.
 func TestConflict(t *testing.T) {
-	store := newFakeStore(t)
-	p := store.add("p.txt", "one")
+	store := backuptest.NewStore(t)
+	p := store.Add("p.txt", "one")
 	dir := filepath.Join(t.TempDir(), "backup")
 	mustRun(t, dir, store, request("r", p))
-	before := store.infos[p]
+	before := store.Valid[p]
 	if err := os.WriteFile(store.RealPath(p), []byte("two"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	store.register(p, nil)
+	store.Register(p, nil)
 	r := mustRun(t, dir, store, request("r", p))
-	want := Conflict{Path: p, Archived: before.NarHash, Local: store.infos[p].NarHash}
+	want := Conflict{Path: p, Archived: before.NarHash, Local: store.Valid[p].NarHash}
 	if len(r.Conflicts) != 1 || r.Conflicts[0] != want || !r.Partial() {
 		t.Errorf("got %+v, want %+v", r.Conflicts, want)
 	}
@@ -99,32 +100,32 @@ func TestConflict(t *testing.T) {
 
 // What changed in the store after Nix registered it is not archived.
 func TestChangedInStore(t *testing.T) {
-	store := newFakeStore(t)
-	good := store.add("good.txt", "good")
-	p := store.add("p.txt", "one", good)
+	store := backuptest.NewStore(t)
+	good := store.Add("good.txt", "good")
+	p := store.Add("p.txt", "one", good)
 	if err := os.WriteFile(store.RealPath(p), []byte("two"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(t.TempDir(), "backup")
-	_, err := run(t.Context(), memory{}, dir, store, request("r", p))
+	_, err := run(t.Context(), backuptest.Memory{}, dir, store, request("r", p))
 	var changed *ChangedError
-	if !errors.As(err, &changed) || changed.Path != store.RealPath(p) || changed.Recorded != store.infos[p].NarHash {
+	if !errors.As(err, &changed) || changed.Path != store.RealPath(p) || changed.Recorded != store.Valid[p].NarHash {
 		t.Errorf("got %v", err)
 	}
-	if exists(filepath.Join(dir, layout.ReleasesDir, "p")) {
+	if backuptest.Exists(filepath.Join(dir, layout.ReleasesDir, "p")) {
 		t.Error("the release was recorded")
 	}
-	checkWhole(t, dir)
+	backuptest.CheckWhole(t, dir)
 }
 
 // A path that is deleted while it is read is an error that names it.
 func TestDeletedWhileRead(t *testing.T) {
-	store := newFakeStore(t)
-	p := store.add("p", "one")
+	store := backuptest.NewStore(t)
+	p := store.Add("p", "one")
 	if err := os.RemoveAll(store.RealPath(p)); err != nil {
 		t.Fatal(err)
 	}
-	_, err := run(t.Context(), memory{}, filepath.Join(t.TempDir(), "backup"), store, request("r", p))
+	_, err := run(t.Context(), backuptest.Memory{}, filepath.Join(t.TempDir(), "backup"), store, request("r", p))
 	if !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), string(p)) {
 		t.Errorf("got %v", err)
 	}
@@ -133,29 +134,29 @@ func TestDeletedWhileRead(t *testing.T) {
 // Unknown paths are named before anything is written.
 func TestInvalidPath(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "backup")
-	_, err := run(t.Context(), memory{}, dir, newFakeStore(t), request("r", sp("absent")))
+	_, err := run(t.Context(), backuptest.Memory{}, dir, backuptest.NewStore(t), request("r", sp("absent")))
 	var invalid *nixstore.InvalidPathsError
-	if !errors.As(err, &invalid) || exists(dir) {
-		t.Errorf("got %v; written: %v", err, exists(dir))
+	if !errors.As(err, &invalid) || backuptest.Exists(dir) {
+		t.Errorf("got %v; written: %v", err, backuptest.Exists(dir))
 	}
 }
 
 func TestInterrupted(t *testing.T) {
-	store := newFakeStore(t)
+	store := backuptest.NewStore(t)
 	var paths []storepath.Path
 	for _, name := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
-		paths = append(paths, store.add(name, strings.Repeat(name, 1<<20)))
+		paths = append(paths, store.Add(name, strings.Repeat(name, 1<<20)))
 	}
-	top := store.add("top", "top", paths...)
+	top := store.Add("top", "top", paths...)
 	dir := filepath.Join(t.TempDir(), "backup")
 	ctx, cancel := context.WithCancel(t.Context())
 	req := request("r", top)
 	req.Progress.Archived = func(storepath.Path, int64) { cancel() }
-	if _, err := run(ctx, memory{}, dir, &stuckStore{store, top}, req); !errors.Is(err, context.Canceled) {
+	if _, err := run(ctx, backuptest.Memory{}, dir, &stuckStore{store, top}, req); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	checkWhole(t, dir)
-	checkNoTemp(t, dir)
+	backuptest.CheckWhole(t, dir)
+	backuptest.CheckNoTemp(t, dir)
 	if r := mustRun(t, dir, store, request("r", top)); r.Unchanged.Paths == 0 {
 		t.Errorf("nothing was kept: %+v", r.Estimate)
 	}
@@ -164,7 +165,7 @@ func TestInterrupted(t *testing.T) {
 // A stuckStore never comes to the end of one store path: else all of them could
 // be archived before an interruption is seen.
 type stuckStore struct {
-	*fakeStore
+	*backuptest.Store
 	at storepath.Path
 }
 
@@ -173,19 +174,19 @@ func (s *stuckStore) Dump(ctx context.Context, w io.Writer, p storepath.Path) (*
 		<-ctx.Done()
 		return nil, nil, ctx.Err()
 	}
-	return s.fakeStore.Dump(ctx, w, p)
+	return s.Store.Dump(ctx, w, p)
 }
 
 func TestLocked(t *testing.T) {
-	store := newFakeStore(t)
-	p := store.add("p", "x")
+	store := backuptest.NewStore(t)
+	p := store.Add("p", "x")
 	dir := filepath.Join(t.TempDir(), "backup")
 	mustRun(t, dir, store, request("r", p))
 	held, err := lock.Take(t.Context(), dir, lock.Excluding, lock.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = run(t.Context(), memory{}, dir, store, request("r", p))
+	_, err = run(t.Context(), backuptest.Memory{}, dir, store, request("r", p))
 	var locked *lock.HeldError
 	if !errors.As(err, &locked) || len(locked.Holders) != 1 || !strings.Contains(locked.Holders[0], "process ") {
 		t.Errorf("got %v", err)
@@ -196,26 +197,26 @@ func TestLocked(t *testing.T) {
 
 // Fields of a newer narvault survive, and the description too.
 func TestReleaseRecord(t *testing.T) {
-	store := newFakeStore(t)
-	a, b := store.add("a", "a"), store.add("b", "b")
+	store := backuptest.NewStore(t)
+	a, b := store.Add("a", "a"), store.Add("b", "b")
 	dir := filepath.Join(t.TempDir(), "backup")
 	req := request("r", a)
 	req.Description = "the first"
 	mustRun(t, dir, store, req)
 	name := filepath.Join(dir, layout.ReleasesDir, "p", "r", layout.ReleaseFile)
 	var record map[string]any
-	readJSON(t, name, &record)
+	backuptest.ReadJSON(t, name, &record)
 	record["future"] = map[string]any{"x": 1.0}
 	text, err := json.Marshal(record)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := (disk.WriteFile(memory{}, name, text)); err != nil {
+	if err := (disk.WriteFile(backuptest.Memory{}, name, text)); err != nil {
 		t.Fatal(err)
 	}
 	mustRun(t, dir, store, request("r", b))
 	record = nil
-	readJSON(t, name, &record)
+	backuptest.ReadJSON(t, name, &record)
 	if record["description"] != "the first" || record["future"] == nil || record["paths"] != 1.0 {
 		t.Errorf("got %v", record)
 	}
@@ -227,17 +228,6 @@ func TestReleaseRecord(t *testing.T) {
 	mustRun(t, dir, store, request("r", b))
 	if after, err := os.Stat(name); err != nil || !os.SameFile(before, after) {
 		t.Errorf("the record was written again (%v)", err)
-	}
-}
-
-func readJSON(t *testing.T, name string, v any) {
-	t.Helper()
-	text, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(text, v); err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -266,14 +256,14 @@ func TestHeal(t *testing.T) {
 			if len(r.Healed) != 1 {
 				t.Errorf("healed: %v", r.Healed)
 			}
-			checkWhole(t, dir, "p/r")
+			backuptest.CheckWhole(t, dir, "p/r")
 		})
 	}
 }
 
 func TestCompressionSettings(t *testing.T) {
-	store := newFakeStore(t)
-	a, b := store.add("a", "a"), store.add("b", "b")
+	store := backuptest.NewStore(t)
+	a, b := store.Add("a", "a"), store.Add("b", "b")
 	dir := filepath.Join(t.TempDir(), "backup")
 	req := request("a", a)
 	req.Compression = "none"
@@ -282,36 +272,17 @@ func TestCompressionSettings(t *testing.T) {
 	if files, _ := filepath.Glob(dir + "/cache/nar/*.nar"); len(files) != 2 {
 		t.Errorf("NAR files: %v", files)
 	}
-	checkWhole(t, dir, "p/a", "p/b")
-}
-
-func checkNoTemp(t *testing.T, dir string) {
-	t.Helper()
-	err := filepath.WalkDir(dir, func(name string, _ os.DirEntry, err error) error {
-		if disk.IsTemp(filepath.Base(name)) {
-			t.Errorf("%s is left", name)
-		}
-		return err
-	})
-	if err != nil {
-		t.Error(err)
-	}
-}
-
-// exists reports whether a path is there at all.
-func exists(name string) bool {
-	_, err := os.Lstat(name)
-	return err == nil
+	backuptest.CheckWhole(t, dir, "p/a", "p/b")
 }
 
 // Content that is shared is read first: a damaged NAR file gets no second user
 // but is written again.
 func TestSharedContentIsVerified(t *testing.T) {
 	for _, offset := range []int64{30, -60} { // in the first frame, and in the last
-		store := newFakeStore(t)
+		store := backuptest.NewStore(t)
 		content := strings.Repeat("0123456789abcdef", 40_000)
-		a := store.add("a", content)
-		b := store.add("b", content)
+		a := store.Add("a", content)
+		b := store.Add("b", content)
 		dir := filepath.Join(t.TempDir(), "backup")
 		mustRun(t, dir, store, request("a", a))
 		files, err := filepath.Glob(filepath.Join(dir, layout.CacheDir, bincache.NARDir, "*"))
@@ -330,21 +301,21 @@ func TestSharedContentIsVerified(t *testing.T) {
 		if len(r.Healed) != 1 {
 			t.Errorf("offset %d: healed %v", offset, r.Healed)
 		}
-		checkWhole(t, dir, "p/a", "p/b")
+		backuptest.CheckWhole(t, dir, "p/a", "p/b")
 	}
 }
 
 // After a conflict the release has what the archived path needs.
 func TestConflictKeepsReleaseWhole(t *testing.T) {
-	store := newFakeStore(t)
-	lib, other := store.add("lib", "lib"), store.add("other", "other")
-	p := store.add("p.txt", "one", lib)
+	store := backuptest.NewStore(t)
+	lib, other := store.Add("lib", "lib"), store.Add("other", "other")
+	p := store.Add("p.txt", "one", lib)
 	dir := filepath.Join(t.TempDir(), "backup")
 	mustRun(t, dir, store, request("r", p))
 	if err := os.WriteFile(store.RealPath(p), []byte("two"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	store.register(p, []storepath.Path{other})
+	store.Register(p, []storepath.Path{other})
 	if r := mustRun(t, dir, store, request("r2", p)); len(r.Conflicts) != 1 {
 		t.Errorf("got %+v", r.Conflicts)
 	}
@@ -360,26 +331,26 @@ func TestConflictKeepsReleaseWhole(t *testing.T) {
 	if _, err := b.NewExport(paths); err != nil {
 		t.Error(err)
 	}
-	checkWhole(t, dir, "p/r", "p/r2")
+	backuptest.CheckWhole(t, dir, "p/r", "p/r2")
 }
 
 // What was finished before an error is not done again, whatever it waited for.
 func TestFinishedNARsAreKept(t *testing.T) {
-	store := newFakeStore(t)
-	bad := store.add("bad.txt", "one")
+	store := backuptest.NewStore(t)
+	bad := store.Add("bad.txt", "one")
 	paths := []storepath.Path{bad}
 	for _, name := range []string{"c", "d"} {
-		paths = append(paths, store.add(name, strings.Repeat(name, 1<<20), bad))
+		paths = append(paths, store.Add(name, strings.Repeat(name, 1<<20), bad))
 	}
-	top := store.add("top", "top", paths...)
+	top := store.Add("top", "top", paths...)
 	if err := os.WriteFile(store.RealPath(top)+"/content", []byte("two"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(t.TempDir(), "backup")
-	if _, err := run(t.Context(), memory{}, dir, store, request("r", top)); err == nil {
+	if _, err := run(t.Context(), backuptest.Memory{}, dir, store, request("r", top)); err == nil {
 		t.Fatal("a changed path was archived")
 	}
-	checkNoTemp(t, dir)
+	backuptest.CheckNoTemp(t, dir)
 	finished, err := newJournal(disk.OS{}, dir).load()
 	if err != nil {
 		t.Fatal(err)
@@ -393,10 +364,10 @@ func TestFinishedNARsAreKept(t *testing.T) {
 // A record that is damaged, or half a crash's, does not replace a good previous
 // one.
 func TestPreviousStaysGood(t *testing.T) {
-	store := newFakeStore(t)
-	a := store.add("a", "a")
-	b := store.add("b", "b", a)
-	c := store.add("c", "c", b)
+	store := backuptest.NewStore(t)
+	a := store.Add("a", "a")
+	b := store.Add("b", "b", a)
+	c := store.Add("c", "c", b)
 	dir := filepath.Join(t.TempDir(), "backup")
 	release := filepath.Join(dir, layout.ReleasesDir, "p", "r")
 	for name, damage := range map[string]func() error{
@@ -416,14 +387,14 @@ func TestPreviousStaysGood(t *testing.T) {
 		if want := formatClosure([]storepath.Path{a}, store.Dir()); err != nil || string(text) != string(want) {
 			t.Errorf("%s: previous is %q, %v", name, text, err)
 		}
-		checkWhole(t, dir, "p/r")
+		backuptest.CheckWhole(t, dir, "p/r")
 	}
 }
 
 // A backup on a hostile medium does not make us write elsewhere.
 func TestSymlinksAreNotFollowed(t *testing.T) {
-	store := newFakeStore(t)
-	p := store.add("p", "x")
+	store := backuptest.NewStore(t)
+	p := store.Add("p", "x")
 	for _, name := range []string{layout.LockFile, layout.LocksDir, layout.JournalFile, layout.ReleasesDir + "/p", layout.ReleasesDir, layout.CacheDir + "/nar", layout.CacheDir} {
 		dir := filepath.Join(t.TempDir(), "backup")
 		mustRun(t, dir, store, request("r", p))
@@ -440,7 +411,7 @@ func TestSymlinksAreNotFollowed(t *testing.T) {
 		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
-		q := store.add("q-"+filepath.Base(name), "y "+name)
+		q := store.Add("q-"+filepath.Base(name), "y "+name)
 		if _, err := run(t.Context(), disk.OS{}, dir, store, request("q", q)); err == nil {
 			t.Errorf("%s: a symlink was followed", name)
 		}
@@ -454,14 +425,14 @@ func TestSymlinksAreNotFollowed(t *testing.T) {
 
 // A file that is called lock and is not ours stays as it is.
 func TestForeignLockFile(t *testing.T) {
-	store := newFakeStore(t)
-	p := store.add("p", "x")
+	store := backuptest.NewStore(t)
+	p := store.Add("p", "x")
 	dir := t.TempDir()
 	name := filepath.Join(dir, layout.LockFile)
 	if err := os.WriteFile(name, []byte("precious"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	_, err := run(t.Context(), memory{}, dir, store, request("r", p))
+	_, err := run(t.Context(), backuptest.Memory{}, dir, store, request("r", p))
 	if text, _ := os.ReadFile(name); err == nil || string(text) != "precious" {
 		t.Errorf("it is %q now, %v", text, err)
 	}
@@ -469,8 +440,8 @@ func TestForeignLockFile(t *testing.T) {
 
 // Where the release cannot be recorded, nothing is copied first.
 func TestReleaseNotWritable(t *testing.T) {
-	store := newFakeStore(t)
-	p, q := store.add("p", "x"), store.add("q", "y")
+	store := backuptest.NewStore(t)
+	p, q := store.Add("p", "x"), store.Add("q", "y")
 	dir := filepath.Join(t.TempDir(), "backup")
 	mustRun(t, dir, store, request("r", p))
 	if err := os.WriteFile(filepath.Join(dir, layout.ReleasesDir, "x"), nil, 0o644); err != nil {
@@ -478,7 +449,7 @@ func TestReleaseNotWritable(t *testing.T) {
 	}
 	req := request("r", q)
 	req.Release = ReleaseID{"x", "r"}
-	if _, err := run(t.Context(), memory{}, dir, store, req); err == nil {
+	if _, err := run(t.Context(), backuptest.Memory{}, dir, store, req); err == nil {
 		t.Fatal("a file was taken for a project")
 	}
 	if files, _ := filepath.Glob(filepath.Join(dir, layout.CacheDir, bincache.NARDir, "*")); len(files) != 1 {
@@ -496,7 +467,7 @@ func TestPipes(t *testing.T) {
 			t.Fatal(err)
 		}
 		// An error or not: it ends.
-		_, err := run(t.Context(), memory{}, dir, store, request("r", top))
+		_, err := run(t.Context(), backuptest.Memory{}, dir, store, request("r", top))
 		t.Logf("%s: %v", name, err)
 		b, err := Open(dir, bincache.Options{})
 		if err != nil {

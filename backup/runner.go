@@ -330,7 +330,7 @@ func (r *runner) reserve(b *Backup) error {
 // that are not empty stay.
 func (r *runner) unreserve(b *Backup) {
 	r.fsys.Remove(b.releasePath(r.req.Release))
-	r.fsys.Remove(b.path(layout.ReleasesDir, r.req.Release.Project))
+	r.fsys.Remove(b.Path(layout.ReleasesDir, r.req.Release.Project))
 }
 
 // sweep removes the temporary files that a crash left. Nobody else writes, so

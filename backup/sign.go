@@ -45,7 +45,7 @@ func Sign(ctx context.Context, dir string, req SignRequest) (r *SignResult, dama
 		return nil, nil, fmt.Errorf("sign: %w", err)
 	}
 	if r.Signed > 0 {
-		if warning := publishIndex(ctx, dir, req.Cache); warning != "" {
+		if warning := PublishIndex(ctx, dir, req.Cache); warning != "" {
 			r.Warnings = append(r.Warnings, warning)
 		}
 	}
@@ -246,7 +246,7 @@ ordinary users, too:
 
 // readme notes the public keys in README.txt. It is called under the mutex.
 func (s *signer) readme() error {
-	name := s.backup.path(layout.ReadmeFile)
+	name := s.backup.Path(layout.ReadmeFile)
 	text, err := layout.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		text, err = []byte(readmeFor(s.backup.Cache.StoreDir())), nil

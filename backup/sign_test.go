@@ -12,6 +12,7 @@ import (
 
 	"github.com/nix-community/go-nix/pkg/narinfo/signature"
 
+	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 )
@@ -27,7 +28,7 @@ func newKey(t *testing.T, name string) SignKey {
 
 func mustSign(t *testing.T, dir string, req SignRequest) *SignResult {
 	t.Helper()
-	r, damage, err := sign(t.Context(), memory{}, dir, req)
+	r, damage, err := sign(t.Context(), backuptest.Memory{}, dir, req)
 	if err := errors.Join(damage, err); err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +78,7 @@ func signedBy(t *testing.T, dir string, key SignKey) int {
 // Signatures are added once, to what is asked for, and change nothing else.
 func TestSign(t *testing.T) {
 	dir, store, top := backedUp(t, "zstd")
-	other := store.add("other", "other")
+	other := store.Add("other", "other")
 	mustRun(t, dir, store, request("other", other))
 	name := filepath.Join(dir, layout.CacheDir, top.Hash()+".narinfo")
 	before, err := os.ReadFile(name)
@@ -115,9 +116,9 @@ func TestSign(t *testing.T) {
 
 // A backup with a key signs all of its release, what was there as well.
 func TestBackupSigns(t *testing.T) {
-	store := newFakeStore(t)
-	a := store.add("a", "content")
-	b := store.add("b", "content", a)
+	store := backuptest.NewStore(t)
+	a := store.Add("a", "content")
+	b := store.Add("b", "content", a)
 	dir := filepath.Join(t.TempDir(), "backup")
 	mustRun(t, dir, store, request("one", a))
 	key := newKey(t, "one")
@@ -129,7 +130,7 @@ func TestBackupSigns(t *testing.T) {
 	if n := signedBy(t, dir, key); n != 2 {
 		t.Errorf("%d paths are signed", n)
 	}
-	checkWhole(t, dir, "p/one", "p/two")
+	backuptest.CheckWhole(t, dir, "p/one", "p/two")
 }
 
 // Wherever signing is stopped, every narinfo is the old one or the new one, and
@@ -138,19 +139,19 @@ func TestSignCrashAnywhere(t *testing.T) {
 	key := newKey(t, "one")
 	for op := 1; ; op++ {
 		dir, _, _ := backedUp(t, "none")
-		fs := newPowerFS(t, op, errPower, uint64(op))
+		fs := backuptest.NewPowerFS(t, op, backuptest.ErrPower, uint64(op))
 		_, _, err := sign(t.Context(), fs, dir, SignRequest{Keys: []SignKey{key}})
-		if fs.ops < op {
+		if fs.Ops < op {
 			if err != nil || op < 8 {
-				t.Errorf("without a fault, after %d operations: %v", fs.ops, err)
+				t.Errorf("without a fault, after %d operations: %v", fs.Ops, err)
 			}
 			return
 		}
-		if !errors.Is(err, errPower) {
+		if !errors.Is(err, backuptest.ErrPower) {
 			t.Fatalf("operation %d: %v", op, err)
 		}
-		fs.crash()
-		checkWhole(t, dir, "p/r")
+		fs.Crash()
+		backuptest.CheckWhole(t, dir, "p/r")
 		signedBy(t, dir, key)
 		mustSign(t, dir, SignRequest{Keys: []SignKey{key}})
 		if n := signedBy(t, dir, key); n != 3 {
@@ -166,7 +167,7 @@ func TestSignConcurrently(t *testing.T) {
 	var wg sync.WaitGroup
 	for _, key := range keys {
 		wg.Go(func() {
-			if _, damage, err := sign(t.Context(), memory{}, dir, SignRequest{Keys: []SignKey{key}}); damage != nil || err != nil {
+			if _, damage, err := sign(t.Context(), backuptest.Memory{}, dir, SignRequest{Keys: []SignKey{key}}); damage != nil || err != nil {
 				t.Errorf("%v, %v", damage, err)
 			}
 		})
@@ -186,7 +187,7 @@ func TestSignDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, releases := range [][]ReleaseID{nil, {{"p", "r"}}} {
-		_, damage, err := sign(t.Context(), memory{}, dir, SignRequest{Keys: []SignKey{newKey(t, "one")}, Releases: releases})
+		_, damage, err := sign(t.Context(), backuptest.Memory{}, dir, SignRequest{Keys: []SignKey{newKey(t, "one")}, Releases: releases})
 		if err != nil || !isDamage(damage) || !strings.Contains(damage.Error(), top.Hash()) {
 			t.Errorf("%v, %v", damage, err)
 		}
@@ -196,7 +197,7 @@ func TestSignDamage(t *testing.T) {
 	if _, _, err := Sign(ctx, dir, SignRequest{Keys: []SignKey{newKey(t, "one")}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("canceled: %v", err)
 	}
-	if _, _, err := sign(t.Context(), memory{}, filepath.Join(dir, layout.CacheDir), SignRequest{Keys: []SignKey{newKey(t, "one")}}); err == nil {
+	if _, _, err := sign(t.Context(), backuptest.Memory{}, filepath.Join(dir, layout.CacheDir), SignRequest{Keys: []SignKey{newKey(t, "one")}}); err == nil {
 		t.Error("a foreign cache was signed")
 	}
 }

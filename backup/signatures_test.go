@@ -3,6 +3,7 @@ package backup
 import (
 	"bytes"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,24 +13,24 @@ import (
 
 	"github.com/nix-community/go-nix/pkg/narinfo/signature"
 
+	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/backup/layout"
-	"github.com/narvault/narvault/backup/nixstore"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
 )
 
 // signUpstream lets somebody else sign a path of the store.
-func (s *fakeStore) signUpstream(p storepath.Path, keys ...SignKey) {
-	s.t.Helper()
-	info := s.infos[p]
+func signUpstream(t *testing.T, s *backuptest.Store, p storepath.Path, keys ...SignKey) {
+	t.Helper()
+	info := s.Valid[p]
 	for _, key := range keys {
-		sig, err := key.sign(narInfoOf(s.dir, &info).Fingerprint())
+		sig, err := key.sign(narInfoOf(s.Top, &info).Fingerprint())
 		if err != nil {
-			s.t.Fatal(err)
+			t.Fatal(err)
 		}
 		info.Sigs = append(slices.Clip(info.Sigs), sig)
 	}
-	s.infos[p] = info
+	s.Valid[p] = info
 }
 
 func TestWellFormed(t *testing.T) {
@@ -54,7 +55,7 @@ func TestUpstreamSignatures(t *testing.T) {
 		t.Fatal(err)
 	}
 	first, second, ours := newKey(t, "first"), newKey(t, "second"), newKey(t, "ours")
-	store.signUpstream(top, first)
+	signUpstream(t, store, top, first)
 	req := request("r", top)
 	if r := mustRun(t, dir, store, req); r.Signed != 1 || r.Write.Paths != 0 {
 		t.Errorf("got %+v", r)
@@ -63,7 +64,7 @@ func TestUpstreamSignatures(t *testing.T) {
 	if err != nil || !bytes.HasPrefix(after, before) {
 		t.Errorf("before:\n%safter:\n%s, %v", before, after, err)
 	}
-	store.signUpstream(top, second)
+	signUpstream(t, store, top, second)
 	req.SignKeys = []SignKey{ours}
 	if r := mustRun(t, dir, store, req); r.Signed != 3 {
 		t.Errorf("with a key of our own: %+v", r)
@@ -78,27 +79,27 @@ func TestUpstreamSignatures(t *testing.T) {
 	if now, _ := os.Stat(name); !os.SameFile(st, now) {
 		t.Error("the narinfo was written although nothing is new")
 	}
-	checkWhole(t, dir, "p/r")
+	backuptest.CheckWhole(t, dir, "p/r")
 }
 
 // A signature of something else, and what is none, does not come in.
 func TestForeignSignatures(t *testing.T) {
 	dir, store, top := backedUp(t, "zstd")
 	key := newKey(t, "key")
-	right, other := store.infos[top], store.infos[top]
+	right, other := store.Valid[top], store.Valid[top]
 	other.References = nil
-	store.infos[top] = other
-	store.signUpstream(top, key)
+	store.Valid[top] = other
+	signUpstream(t, store, top, key)
 	if r := mustRun(t, dir, store, request("r", top)); r.Signed != 0 {
 		t.Errorf("of other references: %+v", r)
 	}
 	right.Sigs = []string{"no signature", "a:AAAA", ""}
-	store.infos[top] = right
+	store.Valid[top] = right
 	if r := mustRun(t, dir, store, request("r", top)); r.Signed != 0 {
 		t.Errorf("no signatures: %+v", r)
 	}
 	for range 2 * maxSigs {
-		store.signUpstream(top, newKey(t, "key"))
+		signUpstream(t, store, top, newKey(t, "key"))
 	}
 	mustRun(t, dir, store, request("r", top))
 	if n := sigsOf(t, dir, top); n != maxSigs {
@@ -108,12 +109,12 @@ func TestForeignSignatures(t *testing.T) {
 
 // New paths are archived without what is no signature.
 func TestMalformedSignaturesAreLeftOut(t *testing.T) {
-	store := newFakeStore(t)
-	p := store.add("a", "content")
-	info := store.infos[p]
+	store := backuptest.NewStore(t)
+	p := store.Add("a", "content")
+	info := store.Valid[p]
 	info.Sigs = []string{"no signature"}
-	store.infos[p] = info
-	store.signUpstream(p, newKey(t, "key"))
+	store.Valid[p] = info
+	signUpstream(t, store, p, newKey(t, "key"))
 	dir := filepath.Join(t.TempDir(), "backup")
 	mustRun(t, dir, store, request("r", p))
 	if n := sigsOf(t, dir, p); n != 1 {
@@ -141,22 +142,22 @@ func TestUpstreamSignaturesCrashAnywhere(t *testing.T) {
 	key := newKey(t, "one")
 	for op := 1; ; op++ {
 		dir, store, top := backedUp(t, "none")
-		for p := range store.infos {
-			store.signUpstream(p, key)
+		for p := range store.Valid {
+			signUpstream(t, store, p, key)
 		}
-		fs := newPowerFS(t, op, errPower, uint64(op))
+		fs := backuptest.NewPowerFS(t, op, backuptest.ErrPower, uint64(op))
 		_, err := run(t.Context(), fs, dir, store, request("r", top))
-		if fs.ops < op {
+		if fs.Ops < op {
 			if n := signedBy(t, dir, key); err != nil || n != 3 || op < 8 {
-				t.Errorf("without a fault, after %d operations: %d signed, %v", fs.ops, n, err)
+				t.Errorf("without a fault, after %d operations: %d signed, %v", fs.Ops, n, err)
 			}
 			return
 		}
-		if !errors.Is(err, errPower) {
+		if !errors.Is(err, backuptest.ErrPower) {
 			t.Fatalf("operation %d: %v", op, err)
 		}
-		fs.crash()
-		checkWhole(t, dir, "p/r")
+		fs.Crash()
+		backuptest.CheckWhole(t, dir, "p/r")
 		signedBy(t, dir, key)
 		mustRun(t, dir, store, request("r", top))
 		if n := signedBy(t, dir, key); n != 3 {
@@ -172,17 +173,17 @@ func TestUpstreamSignaturesConcurrently(t *testing.T) {
 	var wg sync.WaitGroup
 	for i, key := range keys {
 		// What each has seen of upstream is another signature.
-		one := &fakeStore{t: t, dir: store.dir, infos: make(map[storepath.Path]nixstore.PathInfo)}
-		for p, info := range store.infos {
-			one.infos[p] = info
-			one.signUpstream(p, key)
+		one := backuptest.NewStore(t)
+		one.Top, one.Valid = store.Top, maps.Clone(store.Valid)
+		for p := range store.Valid {
+			signUpstream(t, one, p, key)
 		}
 		wg.Go(func() {
 			if i == 0 {
-				if _, damage, err := sign(t.Context(), memory{}, dir, SignRequest{Keys: []SignKey{key}}); damage != nil || err != nil {
+				if _, damage, err := sign(t.Context(), backuptest.Memory{}, dir, SignRequest{Keys: []SignKey{key}}); damage != nil || err != nil {
 					t.Errorf("%v, %v", damage, err)
 				}
-			} else if _, err := run(t.Context(), memory{}, dir, one, request("r", top)); err != nil {
+			} else if _, err := run(t.Context(), backuptest.Memory{}, dir, one, request("r", top)); err != nil {
 				t.Error(err)
 			}
 		})
@@ -231,7 +232,7 @@ func TestRepairBringsSignatures(t *testing.T) {
 	for _, from := range []string{"the Nix store", "another backup"} {
 		dir, store, top := backedUp(t, "zstd")
 		second := filepath.Join(t.TempDir(), "second")
-		store.signUpstream(top, key)
+		signUpstream(t, store, top, key)
 		mustRun(t, second, store, request("r", top))
 		b, err := Open(second, bincache.Options{})
 		if err != nil {
@@ -256,22 +257,22 @@ func TestRepairBringsSignatures(t *testing.T) {
 		} else {
 			req.From = []*Backup{b}
 		}
-		r, err := repair(t.Context(), memory{}, dir, req)
+		r, err := repair(t.Context(), backuptest.Memory{}, dir, req)
 		if err != nil || len(r.Repaired) != 2 {
 			t.Fatalf("from %s: %+v, %v", from, r, err)
 		}
 		if n := signedBy(t, dir, key); n != 1 {
 			t.Errorf("from %s: %d paths are signed", from, n)
 		}
-		if r, err = repair(t.Context(), memory{}, dir, req); err != nil || len(r.Repaired) != 0 {
+		if r, err = repair(t.Context(), backuptest.Memory{}, dir, req); err != nil || len(r.Repaired) != 0 {
 			t.Errorf("from %s, again: %+v, %v", from, r, err)
 		}
-		store.signUpstream(top, wrong)
+		signUpstream(t, store, top, wrong)
 		req.Store, req.From = store, nil
 		req.TrustedKeys = []signature.PublicKey{key.secret.ToPublicKey()}
-		if r, err = repair(t.Context(), memory{}, dir, req); err != nil || len(r.Repaired) != 0 || sigsOf(t, dir, top) != 1 {
+		if r, err = repair(t.Context(), backuptest.Memory{}, dir, req); err != nil || len(r.Repaired) != 0 || sigsOf(t, dir, top) != 1 {
 			t.Errorf("a wrong signature: %+v, %v", r, err)
 		}
-		checkWhole(t, dir, "p/r")
+		backuptest.CheckWhole(t, dir, "p/r")
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/backup/nixstore"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
@@ -14,7 +15,7 @@ import (
 
 // A lossyStore has lost files of paths that are valid in its database.
 type lossyStore struct {
-	*fakeStore
+	*backuptest.Store
 	lost []storepath.Path
 }
 
@@ -30,10 +31,10 @@ func (s lossyStore) Lock(_ context.Context, paths []storepath.Path) error {
 // cache, in turns: what the store has comes from there, though the cache has it
 // as well.
 func TestSubstituted(t *testing.T) {
-	store := newFakeStore(t)
-	base := store.add("base", "the base")
-	middle := store.add("middle", "the middle", base)
-	top := store.add("top", "the top", middle)
+	store := backuptest.NewStore(t)
+	base := store.Add("base", "the base")
+	middle := store.Add("middle", "the middle", base)
+	top := store.Add("top", "the top", middle)
 	dir := t.TempDir()
 	mustRun(t, dir, store, request("r", top))
 	for _, lost := range [][]storepath.Path{{top}, {middle}, {top, middle}, {base}, {top, base}, {}} {
@@ -49,7 +50,7 @@ func TestSubstituted(t *testing.T) {
 		if r := mustRun(t, to, s, request("r", top)); r.Total.Paths != 3 {
 			t.Errorf("without %s: %+v", lost, r.Total)
 		}
-		checkWhole(t, to, "p/r")
+		backuptest.CheckWhole(t, to, "p/r")
 		for _, p := range []storepath.Path{base, middle, top} {
 			isInCache := s.RealPath(p) != store.RealPath(p)
 			if isInCache != slices.Contains(lost, p) {
@@ -63,11 +64,11 @@ func TestSubstituted(t *testing.T) {
 // TestSubstitutedErrors asks for what neither has, and for a cache of another
 // store directory.
 func TestSubstitutedErrors(t *testing.T) {
-	store := newFakeStore(t)
-	kept, lost := store.add("kept", "x"), store.add("lost", "y")
+	store := backuptest.NewStore(t)
+	kept, lost := store.Add("kept", "x"), store.Add("lost", "y")
 	dir := t.TempDir()
 	mustRun(t, dir, store, request("r", kept))
-	delete(store.infos, lost)
+	delete(store.Valid, lost)
 	from, err := Open(dir, bincache.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -86,7 +87,7 @@ func TestSubstitutedErrors(t *testing.T) {
 	if names, err := os.ReadDir(to); err != nil || len(names) > 0 {
 		t.Errorf("there is %v, %v", names, err)
 	}
-	if _, err := Substituted(newFakeStore(t), FromCache(from, false)); err == nil {
+	if _, err := Substituted(backuptest.NewStore(t), FromCache(from, false)); err == nil {
 		t.Error("a cache of another store directory is taken")
 	}
 }

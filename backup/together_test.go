@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/index/bincache"
@@ -50,19 +51,19 @@ func TestLockOfReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer foreign.Close()
-	if l, err := foreign.Lock(t.Context(), lock.Options{}); err != nil || exists(filepath.Join(dir, layout.CacheDir, layout.LockFile)) {
+	if l, err := foreign.Lock(t.Context(), lock.Options{}); err != nil || backuptest.Exists(filepath.Join(dir, layout.CacheDir, layout.LockFile)) {
 		t.Errorf("a foreign cache: %v, %v", l, err)
 	}
 }
 
 // Many backups at once, of the same and of other paths and releases.
 func TestBackupsAtOnce(t *testing.T) {
-	store := newFakeStore(t)
+	store := backuptest.NewStore(t)
 	var tops, libs []storepath.Path
 	for i := range 6 {
-		lib := store.add(fmt.Sprint("lib", i), strings.Repeat(fmt.Sprint("lib", i/2), 50_000), libs...)
+		lib := store.Add(fmt.Sprint("lib", i), strings.Repeat(fmt.Sprint("lib", i/2), 50_000), libs...)
 		libs = append(libs, lib)
-		tops = append(tops, store.add(fmt.Sprint("top", i), "top", libs...))
+		tops = append(tops, store.Add(fmt.Sprint("top", i), "top", libs...))
 	}
 	dir := filepath.Join(t.TempDir(), "backup")
 	var group sync.WaitGroup
@@ -71,19 +72,19 @@ func TestBackupsAtOnce(t *testing.T) {
 		names = append(names, fmt.Sprintf("p/r%d", i), "p/all")
 		for _, name := range []string{fmt.Sprint("r", i), "all"} {
 			group.Go(func() {
-				if _, err := run(t.Context(), memory{}, dir, store, request(name, top)); err != nil {
+				if _, err := run(t.Context(), backuptest.Memory{}, dir, store, request(name, top)); err != nil {
 					t.Error(err)
 				}
 			})
 		}
 	}
 	group.Wait()
-	checkWhole(t, dir, names...)
-	checkNoTemp(t, dir)
+	backuptest.CheckWhole(t, dir, names...)
+	backuptest.CheckNoTemp(t, dir)
 	if left, err := os.ReadDir(filepath.Join(dir, layout.LocksDir)); err != nil || len(left) != 1 {
 		t.Errorf("locks left: %v, %v", left, err)
 	}
-	if exists(filepath.Join(dir, layout.JournalFile)) {
+	if backuptest.Exists(filepath.Join(dir, layout.JournalFile)) {
 		t.Error("the journal is left")
 	}
 }
@@ -92,13 +93,13 @@ func TestBackupsAtOnce(t *testing.T) {
 // leaves it as the first archived it, and says so, though it was not there when
 // it made its plan.
 func TestConflictBetweenBackups(t *testing.T) {
-	store, other := newFakeStore(t), newFakeStore(t)
-	other.dir = store.dir
-	extra := store.add("extra", "needed by the first only")
-	p := store.add("p.txt", "one", extra)
+	store, other := backuptest.NewStore(t), backuptest.NewStore(t)
+	other.Top = store.Top
+	extra := store.Add("extra", "needed by the first only")
+	p := store.Add("p.txt", "one", extra)
 	dir := filepath.Join(t.TempDir(), "backup")
 	req := request("second", p)
-	first := store.infos[p]
+	first := store.Valid[p]
 	req.Progress.Planned = func(Estimate) {
 		mustRun(t, dir, store, request("first", p))
 		if err := os.WriteFile(store.RealPath(p), []byte("two"), 0o644); err != nil {
@@ -108,16 +109,16 @@ func TestConflictBetweenBackups(t *testing.T) {
 	if err := os.WriteFile(store.RealPath(p), []byte("two"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	other.register(p, nil)
+	other.Register(p, nil)
 	if err := os.WriteFile(store.RealPath(p), []byte("one"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	r := mustRun(t, dir, other, req)
-	want := Conflict{Path: p, Archived: first.NarHash, Local: other.infos[p].NarHash}
+	want := Conflict{Path: p, Archived: first.NarHash, Local: other.Valid[p].NarHash}
 	if len(r.Conflicts) != 1 || r.Conflicts[0] != want {
 		t.Errorf("conflicts %v, want %v", r.Conflicts, want)
 	}
-	checkWhole(t, dir, "p/first", "p/second")
+	backuptest.CheckWhole(t, dir, "p/first", "p/second")
 	b, err := Open(dir, bincache.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -131,9 +132,9 @@ func TestConflictBetweenBackups(t *testing.T) {
 // A backup that begins while another is at work leaves its temporary files and
 // its memory of finished NARs alone.
 func TestRunningBackupKeepsItsFiles(t *testing.T) {
-	store := newFakeStore(t)
-	a := store.add("a", strings.Repeat("a", 1<<20))
-	b := store.add("b", "b")
+	store := backuptest.NewStore(t)
+	a := store.Add("a", strings.Repeat("a", 1<<20))
+	b := store.Add("b", "b")
 	dir := filepath.Join(t.TempDir(), "backup")
 	mustRun(t, dir, store, request("b", b))
 	running := mustLock(t, dir, lock.Writing)
@@ -142,12 +143,12 @@ func TestRunningBackupKeepsItsFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustRun(t, dir, store, request("a", a))
-	if !exists(temp) || !exists(filepath.Join(dir, layout.JournalFile)) {
+	if !backuptest.Exists(temp) || !backuptest.Exists(filepath.Join(dir, layout.JournalFile)) {
 		t.Error("the files of a running backup were removed")
 	}
 	running.Close()
 	mustRun(t, dir, store, request("a", a))
-	if exists(temp) {
+	if backuptest.Exists(temp) {
 		t.Error("the leftover of a backup that ended stays")
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/backup/unpack"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/nar"
@@ -29,7 +30,7 @@ import (
 type cutScene struct {
 	*testing.T
 	b     *Backup
-	store *fakeStore
+	store *backuptest.Store
 	items []UnpackItem
 	fs    *blockfs.FS
 	rng   *rand.Rand
@@ -39,10 +40,10 @@ type cutScene struct {
 }
 
 func newCutScene(t *testing.T) *cutScene {
-	s := &cutScene{T: t, store: newFakeStore(t), rng: rand.New(rand.NewPCG(5, 5))}
-	lib := s.store.add("lib", strings.Repeat("library ", 40_000))
-	zeros := s.store.add("zeros", "x"+strings.Repeat("\x00", 300_000)+"x", lib)
-	top := s.store.add("top", strings.Repeat("0123456789abcdef", 20_000), zeros)
+	s := &cutScene{T: t, store: backuptest.NewStore(t), rng: rand.New(rand.NewPCG(5, 5))}
+	lib := s.store.Add("lib", strings.Repeat("library ", 40_000))
+	zeros := s.store.Add("zeros", "x"+strings.Repeat("\x00", 300_000)+"x", lib)
+	top := s.store.Add("top", strings.Repeat("0123456789abcdef", 20_000), zeros)
 	for name, text := range map[string]string{"dir/a": strings.Repeat("a", 100_000), "dir/b": "b", "dir/deep/empty": ""} {
 		file := filepath.Join(s.store.RealPath(top), name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
@@ -52,7 +53,7 @@ func newCutScene(t *testing.T) *cutScene {
 			t.Fatal(err)
 		}
 	}
-	s.store.register(top, []storepath.Path{zeros})
+	s.store.Register(top, []storepath.Path{zeros})
 	dir := filepath.Join(t.TempDir(), "backup")
 	mustRun(t, dir, s.store, request("r", top))
 	b, err := Open(dir, bincache.Options{})
@@ -172,7 +173,7 @@ func (s *cutScene) after(i int) {
 	to := filepath.Join(disk.Dir, "to")
 	there := 0
 	for _, it := range s.items {
-		if exists(filepath.Join(to, string(it.Path))) {
+		if backuptest.Exists(filepath.Join(to, string(it.Path))) {
 			there++
 			s.same(to, it.Path)
 		}
@@ -199,7 +200,7 @@ func (s *cutScene) after(i int) {
 func (s *cutScene) same(to string, p storepath.Path) {
 	s.Helper()
 	sum := newSum()
-	if _, _, err := nar.Dump(s.Context(), sum, filepath.Join(to, string(p))); err != nil || sum.sum() != s.store.infos[p].NarHash {
+	if _, _, err := nar.Dump(s.Context(), sum, filepath.Join(to, string(p))); err != nil || sum.sum() != s.store.Valid[p].NarHash {
 		s.Errorf("%s is not what was archived (%v)", p, err)
 	}
 }

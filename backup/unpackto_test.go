@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/backup/unpack"
 	"github.com/narvault/narvault/index/bincache"
 )
@@ -43,7 +44,7 @@ func states(r *UnpackResult) string {
 // of.
 func TestUnpackDamage(t *testing.T) {
 	dir, store, top := backedUp(t, "zstd")
-	lib := store.infos[top].References
+	lib := store.Valid[top].References
 	b, err := Open(dir, bincache.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -77,7 +78,7 @@ func TestUnpackDamage(t *testing.T) {
 			}
 		}
 		for _, p := range lib {
-			if !exists(filepath.Join(to, string(p))) {
+			if !backuptest.Exists(filepath.Join(to, string(p))) {
 				t.Errorf("without %s: %s is not there", file, p)
 			}
 		}
@@ -125,7 +126,7 @@ func TestUnpackRefuses(t *testing.T) {
 			t.Errorf("restored into %s", to)
 		}
 	}
-	other := UnpackItem{Path: store.infos[top].References[0], Below: "content"}
+	other := UnpackItem{Path: store.Valid[top].References[0], Below: "content"}
 	if _, err := unpackAll(t, dir, t.TempDir(), UnpackItem{Path: top, Below: "content"}, other); err == nil || !strings.Contains(err.Error(), "both be called content") {
 		t.Errorf("two of one name: %v", err)
 	}

@@ -24,7 +24,7 @@ func (b *Backup) WholeClosure(id ReleaseID) ([]storepath.Path, error) {
 		if closure, err = b.Closure(id); err != nil {
 			return nil, err
 		}
-		if record == nil || record.Paths == len(closure) || b.halfWritten(id) {
+		if record == nil || record.Paths == len(closure) || b.HalfWritten(id) {
 			return closure, nil
 		}
 		said = record.Paths
@@ -36,9 +36,9 @@ func (b *Backup) WholeClosure(id ReleaseID) ([]storepath.Path, error) {
 	}
 }
 
-// halfWritten reports whether a crash came between closure.txt, which is
+// HalfWritten reports whether a crash came between closure.txt, which is
 // complete, and release.json, which is still the one before.
-func (b *Backup) halfWritten(id ReleaseID) bool {
+func (b *Backup) HalfWritten(id ReleaseID) bool {
 	return b.asBefore(id, layout.ReleaseFile) && !b.asBefore(id, layout.ClosureFile)
 }
 

@@ -7,26 +7,27 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/index/bincache"
 )
 
 // A release of which lines of closure.txt are lost, or whose record was changed,
 // is not copied: the copy would look whole.
 func TestCopyOfDamagedRecord(t *testing.T) {
-	for name, change := range map[string]func(*gcScene){
-		"a line of closure.txt": func(s *gcScene) { s.write(s.keep.In(s.store.dir)+"\n", "releases/p/keep/closure.txt") },
-		"a letter of release.json": func(s *gcScene) {
-			text, err := os.ReadFile(s.path("releases/p/keep/release.json"))
+	for name, change := range map[string]func(*backuptest.Scene){
+		"a line of closure.txt": func(s *backuptest.Scene) { s.Write(s.Keep.In(s.Store.Top)+"\n", "releases/p/keep/closure.txt") },
+		"a letter of release.json": func(s *backuptest.Scene) {
+			text, err := os.ReadFile(s.Path("releases/p/keep/release.json"))
 			if err != nil {
 				s.Fatal(err)
 			}
-			s.write(strings.Replace(string(text), `"binary"`, `"source"`, 1), "releases/p/keep/release.json")
+			s.Write(strings.Replace(string(text), `"binary"`, `"source"`, 1), "releases/p/keep/release.json")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newGCScene(t)
+			s := twoReleases(t)
 			change(s)
-			b, err := Open(s.dir, bincache.Options{})
+			b, err := Open(s.Dir, bincache.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -36,7 +37,7 @@ func TestCopyOfDamagedRecord(t *testing.T) {
 			if _, err := Copy(t.Context(), to, FromCache(b, false), ReleaseID{"p", "keep"}, Request{}); !errors.As(err, &damage) {
 				t.Errorf("got %v, want damage", err)
 			}
-			if exists(to) {
+			if backuptest.Exists(to) {
 				t.Error("something was copied")
 			}
 		})
@@ -45,14 +46,14 @@ func TestCopyOfDamagedRecord(t *testing.T) {
 
 // A release that a crash left half updated has a complete closure.
 func TestWholeClosure(t *testing.T) {
-	s := newGCScene(t)
-	before, err := os.ReadFile(s.path("releases/p/keep/release.json"))
+	s := twoReleases(t)
+	before, err := os.ReadFile(s.Path("releases/p/keep/release.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	mustRun(t, s.dir, s.store, request("keep", s.only))
-	s.write(string(before), "releases/p/keep/release.json")
-	b, err := Open(s.dir, bincache.Options{})
+	mustRun(t, s.Dir, s.Store, request("keep", s.Only))
+	s.Write(string(before), "releases/p/keep/release.json")
+	b, err := Open(s.Dir, bincache.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +61,7 @@ func TestWholeClosure(t *testing.T) {
 	if closure, err := b.WholeClosure(ReleaseID{"p", "keep"}); err != nil || len(closure) != 2 {
 		t.Errorf("got %v, %v", closure, err)
 	}
-	s.remove("releases/p/keep/previous")
+	s.Remove("releases/p/keep/previous")
 	var damage *bincache.DamageError
 	if closure, err := b.WholeClosure(ReleaseID{"p", "keep"}); !errors.As(err, &damage) {
 		t.Errorf("got %v, %v, want damage", closure, err)
@@ -70,10 +71,10 @@ func TestWholeClosure(t *testing.T) {
 // What a crash left half updated, or somebody changed, does not take the place of
 // the record before.
 func TestPreviousIsNotReplaced(t *testing.T) {
-	for name, change := range map[string]func(*gcScene, string) string{
-		"half updated": func(_ *gcScene, before string) string { return before },
-		"changed": func(s *gcScene, _ string) string {
-			text, err := os.ReadFile(s.path("releases/p/r/release.json"))
+	for name, change := range map[string]func(*backuptest.Scene, string) string{
+		"half updated": func(_ *backuptest.Scene, before string) string { return before },
+		"changed": func(s *backuptest.Scene, _ string) string {
+			text, err := os.ReadFile(s.Path("releases/p/r/release.json"))
 			if err != nil {
 				s.Fatal(err)
 			}
@@ -81,19 +82,19 @@ func TestPreviousIsNotReplaced(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newGCScene(t)
-			one, two := s.store.add("one", "one"), s.store.add("two", "two")
-			mustRun(t, s.dir, s.store, request("r", one))
-			before, err := os.ReadFile(s.path("releases/p/r/release.json"))
+			s := twoReleases(t)
+			one, two := s.Store.Add("one", "one"), s.Store.Add("two", "two")
+			mustRun(t, s.Dir, s.Store, request("r", one))
+			before, err := os.ReadFile(s.Path("releases/p/r/release.json"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			mustRun(t, s.dir, s.store, request("r", two))
-			s.write(change(s, string(before)), "releases/p/r/release.json")
-			mustRun(t, s.dir, s.store, request("r", two))
-			checkWhole(t, s.dir, "p/r")
-			text, err := os.ReadFile(s.path("releases/p/r/previous/closure.txt"))
-			if want := one.In(s.store.dir) + "\n"; err != nil || string(text) != want {
+			mustRun(t, s.Dir, s.Store, request("r", two))
+			s.Write(change(s, string(before)), "releases/p/r/release.json")
+			mustRun(t, s.Dir, s.Store, request("r", two))
+			backuptest.CheckWhole(t, s.Dir, "p/r")
+			text, err := os.ReadFile(s.Path("releases/p/r/previous/closure.txt"))
+			if want := one.In(s.Store.Top) + "\n"; err != nil || string(text) != want {
 				t.Errorf("the record before has %q, %v, want %q", text, err, want)
 			}
 		})

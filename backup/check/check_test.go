@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	"github.com/narvault/narvault/backup"
+	"github.com/narvault/narvault/backup/gc"
 	"github.com/narvault/narvault/backup/nixstore"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
@@ -266,11 +267,11 @@ func TestBesideOthers(t *testing.T) {
 func (s *scene) change(ctx context.Context, i int) error {
 	id := backup.ReleaseID{Project: "demo", Name: "one"}
 	if i%2 == 0 {
-		_, err := backup.Forget(ctx, s.dir, backup.ForgetRequest{Releases: []backup.ReleaseID{id}})
+		_, err := gc.Forget(ctx, s.dir, gc.ForgetRequest{Releases: []backup.ReleaseID{id}})
 		if err != nil {
 			return err
 		}
-		_, err = backup.GC(ctx, s.dir, backup.GCOptions{Now: true, NoReleases: true})
+		_, err = gc.Run(ctx, s.dir, gc.Options{Now: true, NoReleases: true})
 		return err
 	}
 	store, err := nixstore.Open(ctx, nixstore.Options{Env: testenv.NixEnv(s.t)})

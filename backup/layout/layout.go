@@ -1,5 +1,6 @@
-// Package layout says how things are called in a backup directory, and reads
-// them. What they are for is told by package backup.
+// Package layout says how things are called in a backup directory, and reads its
+// small files. What they are for is told by package backup; how things are called
+// in the cache, by index/bincache.
 package layout
 
 import (
@@ -30,6 +31,9 @@ const (
 	HydraFile   = "hydra.json" // the rows of Hydra's database that belong to it
 	PreviousDir = "previous"   // the same files, as they were before the last change
 )
+
+// Release returns the directory of a release, relative to the backup.
+func Release(project, name string) string { return filepath.Join(ReleasesDir, project, name) }
 
 // Plain returns an error unless all directories on the way to a file of the
 // backup in dir are real ones: what is behind a symlink is not ours to take away.

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/narvault/narvault/backup"
+	"github.com/narvault/narvault/backup/gc"
 )
 
 // forgetCommand is "narvault forget".
@@ -93,7 +94,7 @@ func (c *forgetCommand) run(ctx context.Context, dir string, names []string) err
 	if c.undo {
 		return c.takeBack(ctx, dir, req)
 	}
-	result, err := backup.Forget(ctx, dir, *req)
+	result, err := gc.Forget(ctx, dir, *req)
 	if err != nil {
 		return err
 	}
@@ -104,9 +105,9 @@ func (c *forgetCommand) run(ctx context.Context, dir string, names []string) err
 	return nil
 }
 
-func (c *forgetCommand) request(names []string) (*backup.ForgetRequest, error) {
-	req := &backup.ForgetRequest{
-		Policy: backup.Policy{
+func (c *forgetCommand) request(names []string) (*gc.ForgetRequest, error) {
+	req := &gc.ForgetRequest{
+		Policy: gc.Policy{
 			Last: int(c.last), Daily: int(c.daily), Weekly: int(c.weekly), Monthly: int(c.monthly), Yearly: int(c.yearly),
 		},
 		Projects: c.projects, RemoveAll: c.removeAll, DryRun: c.dryRun,
@@ -120,7 +121,7 @@ func (c *forgetCommand) request(names []string) (*backup.ForgetRequest, error) {
 	}
 	var err error
 	if c.within != "" {
-		if req.Policy.Within, err = backup.ParseSpan(c.within); err != nil {
+		if req.Policy.Within, err = gc.ParseSpan(c.within); err != nil {
 			return nil, usageErrorf("--keep-within: %v", err)
 		}
 	}
@@ -133,7 +134,7 @@ func (c *forgetCommand) request(names []string) (*backup.ForgetRequest, error) {
 	return req, nil
 }
 
-func (c *forgetCommand) takeBack(ctx context.Context, dir string, req *backup.ForgetRequest) error {
+func (c *forgetCommand) takeBack(ctx context.Context, dir string, req *gc.ForgetRequest) error {
 	if c.dryRun || c.json {
 		return usageErrorf("--undo has no --dry-run and no --json")
 	}
@@ -141,7 +142,7 @@ func (c *forgetCommand) takeBack(ctx context.Context, dir string, req *backup.Fo
 		return c.listForgotten(dir)
 	}
 	for _, id := range req.Releases {
-		if err := backup.Unforget(ctx, dir, id, req.Lock); err != nil {
+		if err := gc.Unforget(ctx, dir, id, req.Lock); err != nil {
 			return err
 		}
 		fmt.Fprintf(c.s.out, "release %s is back\n", id)
@@ -150,7 +151,7 @@ func (c *forgetCommand) takeBack(ctx context.Context, dir string, req *backup.Fo
 }
 
 func (c *forgetCommand) listForgotten(dir string) error {
-	found, err := backup.Forgotten(dir)
+	found, err := gc.Forgotten(dir)
 	if err != nil {
 		return err
 	}
@@ -163,7 +164,7 @@ func (c *forgetCommand) listForgotten(dir string) error {
 	return nil
 }
 
-func (c *forgetCommand) report(dir string, r *backup.ForgetResult) {
+func (c *forgetCommand) report(dir string, r *gc.ForgetResult) {
 	verb := "forgot"
 	if r.DryRun {
 		verb = "would forget"
@@ -181,7 +182,7 @@ func (c *forgetCommand) report(dir string, r *backup.ForgetResult) {
 	}
 }
 
-func (c *forgetCommand) verdict(what string, v backup.Verdict, why string) {
+func (c *forgetCommand) verdict(what string, v gc.Verdict, why string) {
 	made := "?"
 	if !v.Created.IsZero() {
 		made = v.Created.Local().Format("2006-01-02 15:04")

@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/narvault/narvault/backup"
+	"github.com/narvault/narvault/backup/gc"
 )
 
 // gcCommand is "narvault gc".
@@ -61,19 +61,19 @@ Mounts go on beside it.`,
 const maxGraceDays = 36500
 
 func (c *gcCommand) run(ctx context.Context, dir string) error {
-	grace, err := backup.ParseSpan(c.grace)
+	grace, err := gc.ParseSpan(c.grace)
 	if err != nil || grace.Years != 0 || grace.Months != 0 || grace.Days > maxGraceDays {
 		return usageErrorf("--grace=%s is no duration such as 12h, 7d or 2w, of at most %d days", c.grace, maxGraceDays)
 	}
-	o := backup.GCOptions{
+	o := gc.Options{
 		DryRun: c.dryRun, NoReleases: c.noReleases, KeepPrevious: c.keepPrevious,
 		Grace: time.Duration(grace.Days*24+grace.Hours) * time.Hour,
-		Now:   c.now || grace == backup.Span{},
+		Now:   c.now || grace == gc.Span{},
 	}
 	if o.Lock, err = c.lock.options(c.s, "gc"); err != nil {
 		return err
 	}
-	r, err := backup.GC(ctx, dir, o)
+	r, err := gc.Run(ctx, dir, o)
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func (c *gcCommand) run(ctx context.Context, dir string) error {
 	return nil
 }
 
-func (c *gcCommand) report(r *backup.GCResult, o backup.GCOptions) {
+func (c *gcCommand) report(r *gc.Result, o gc.Options) {
 	out := c.s.out
 	fmt.Fprintf(out, "%s %s: %s, %s, %s\n", count(len(r.Releases), "release"), verb(len(r.Releases), "keep"),
 		count(len(r.Kept), "store path"), count(r.NarFiles, "NAR file"), size(r.FileSize))
@@ -110,7 +110,7 @@ func (c *gcCommand) report(r *backup.GCResult, o backup.GCOptions) {
 }
 
 // releases says what each release keeps.
-func (c *gcCommand) releases(r *backup.GCResult) {
+func (c *gcCommand) releases(r *gc.Result) {
 	for i, kept := range r.Releases {
 		if i == maxListed && !c.verbose {
 			fmt.Fprintf(c.s.out, "  and %d more; --verbose lists all\n", len(r.Releases)-i)
@@ -131,13 +131,13 @@ func (c *gcCommand) releases(r *backup.GCResult) {
 }
 
 // kindNames are what the kinds are called in the summary.
-var kindNames = map[backup.Kind]string{
-	backup.NarInfoKind: "store path", backup.NARKind: "NAR file", backup.ListingKind: "listing", backup.LogKind: "build log",
-	backup.RealisationKind: "realisation", backup.DebugInfoKind: "debuginfo link", backup.LeftoverKind: "leftover",
+var kindNames = map[gc.Kind]string{
+	gc.NarInfoKind: "store path", gc.NARKind: "NAR file", gc.ListingKind: "listing", gc.LogKind: "build log",
+	gc.RealisationKind: "realisation", gc.DebugInfoKind: "debuginfo link", gc.LeftoverKind: "leftover",
 }
 
 // goes says what is taken out.
-func (c *gcCommand) goes(r *backup.GCResult, o backup.GCOptions) {
+func (c *gcCommand) goes(r *gc.Result, o gc.Options) {
 	verb := "to the trash: "
 	if o.Now {
 		verb = "deleted: "
@@ -146,7 +146,7 @@ func (c *gcCommand) goes(r *backup.GCResult, o backup.GCOptions) {
 		verb = "would go: "
 	}
 	var parts []string
-	for _, kind := range backup.Kinds() {
+	for _, kind := range gc.Kinds() {
 		n, bytes := 0, int64(0)
 		for _, item := range r.Goes {
 			if item.Kind == kind {
@@ -155,7 +155,7 @@ func (c *gcCommand) goes(r *backup.GCResult, o backup.GCOptions) {
 			}
 		}
 		switch {
-		case n > 0 && kind == backup.NARKind:
+		case n > 0 && kind == gc.NARKind:
 			parts = append(parts, count(n, kindNames[kind])+" of "+size(bytes))
 		case n > 0:
 			parts = append(parts, count(n, kindNames[kind]))

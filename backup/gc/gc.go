@@ -1,15 +1,21 @@
-package backup
+// Package gc decides what a backup keeps. Forget takes out the records of
+// releases, by name or by a Policy; Run takes out what no release needs any more.
+// Both put things into the trash (backup/trash), from where Unforget takes them
+// back, and Run empties it after a time.
+package gc
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
+	"github.com/narvault/narvault/backup"
 	"github.com/narvault/narvault/backup/disk"
 	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/backup/lock"
@@ -21,8 +27,8 @@ import (
 // DefaultGrace is how long the trash keeps what gc and forget took out.
 const DefaultGrace = 7 * 24 * time.Hour
 
-// GCOptions say what GC does. The zero value works.
-type GCOptions struct {
+// Options say what Run does. The zero value works.
+type Options struct {
 	DryRun       bool
 	Grace        time.Duration // how long the trash keeps things; 0: DefaultGrace
 	Now          bool          // no grace: delete at once, and empty the trash
@@ -33,8 +39,8 @@ type GCOptions struct {
 	now time.Time // for tests
 }
 
-// A GCResult says what GC did, or with DryRun would do.
-type GCResult struct {
+// A Result says what Run did, or with DryRun would do.
+type Result struct {
 	Version  int            `json:"version"`
 	DryRun   bool           `json:"dryRun,omitempty"`
 	Releases []*KeptRelease `json:"releases"`       // that say what stays
@@ -50,31 +56,31 @@ type GCResult struct {
 	Warnings []string       `json:"warnings,omitempty"`
 }
 
-// GC takes out of a backup what no release needs, and deletes what has been in
+// Run takes out of a backup what no release needs, and deletes what has been in
 // the trash for longer than the grace time.
 //
 // Needed is what releases name, and all that this refers to by the References
 // of its narinfos; a NAR file as long as any narinfo that is needed names it.
-// When GC cannot be sure what that is (there is no release, or one that is not
+// When Run cannot be sure what that is (there is no release, or one that is not
 // whole or cannot be read), the error wraps ErrRefused, and nothing was changed.
 // Nothing outside of the backup directory is ever touched, through whatever URL
 // or symlink.
 //
-// A crash leaves a backup in which all releases are whole; GC goes on from
+// A crash leaves a backup in which all releases are whole; Run goes on from
 // there. While it marks and takes out it excludes backups (*lock.HeldError when
 // there is one), but no readers.
-func GC(ctx context.Context, dir string, o GCOptions) (*GCResult, error) {
-	result, err := gc(ctx, disk.OS{}, dir, o)
+func Run(ctx context.Context, dir string, o Options) (*Result, error) {
+	result, err := run(ctx, disk.OS{}, dir, o)
 	if err != nil || o.DryRun {
 		return result, err
 	}
-	if warning := publishIndex(ctx, dir, bincache.Options{}); warning != "" {
+	if warning := backup.PublishIndex(ctx, dir, bincache.Options{}); warning != "" {
 		result.Warnings = append(result.Warnings, warning)
 	}
 	return result, nil
 }
 
-func gc(ctx context.Context, fsys disk.FS, dir string, o GCOptions) (*GCResult, error) {
+func run(ctx context.Context, fsys disk.FS, dir string, o Options) (*Result, error) {
 	switch {
 	case o.Grace < 0:
 		return nil, fmt.Errorf("%w: a grace time of %v is none", ErrRefused, o.Grace)
@@ -89,8 +95,8 @@ func gc(ctx context.Context, fsys disk.FS, dir string, o GCOptions) (*GCResult, 
 		return nil, err
 	}
 	defer b.Close()
-	if st, err := os.Lstat(b.path(layout.CacheDir)); err != nil || !st.IsDir() {
-		return nil, fmt.Errorf("%w: %s is no directory of this backup (%v)", ErrRefused, b.path(layout.CacheDir), err)
+	if st, err := os.Lstat(b.Path(layout.CacheDir)); err != nil || !st.IsDir() {
+		return nil, fmt.Errorf("%w: %s is no directory of this backup (%v)", ErrRefused, b.Path(layout.CacheDir), err)
 	}
 	c := &collector{fsys: fsys, b: b, o: o}
 	if o.DryRun {
@@ -100,7 +106,7 @@ func gc(ctx context.Context, fsys disk.FS, dir string, o GCOptions) (*GCResult, 
 	if err := c.takeOut(ctx); err != nil {
 		return nil, err
 	}
-	freed, err := trash.Purge(ctx, fsys, b.dir)
+	freed, err := trash.Purge(ctx, fsys, b.Dir())
 	c.result.Freed += freed
 	if err != nil {
 		return nil, err
@@ -108,13 +114,13 @@ func gc(ctx context.Context, fsys disk.FS, dir string, o GCOptions) (*GCResult, 
 	return &c.result, c.weighTrash()
 }
 
-// A collector is one run of GC.
+// A collector is one call of Run.
 type collector struct {
 	fsys   disk.FS
-	b      *Backup
-	o      GCOptions
+	b      *backup.Backup
+	o      Options
 	m      *marks
-	result GCResult
+	result Result
 }
 
 // limit is the time up to which the trash is emptied.
@@ -136,11 +142,11 @@ func (c *collector) look(ctx context.Context) error {
 		return err
 	}
 	c.m = m
-	c.result = GCResult{
-		Version: FormatVersion, DryRun: c.o.DryRun, Releases: m.releases, Kept: []*KeptPath{},
+	c.result = Result{
+		Version: backup.FormatVersion, DryRun: c.o.DryRun, Releases: m.releases, Kept: []*KeptPath{},
 		NarFiles: len(m.urls), Goes: g.goes, Stays: g.stays, Warnings: m.warnings,
 	}
-	for _, p := range sortedKeys(m.needed) {
+	for _, p := range slices.Sorted(maps.Keys(m.needed)) {
 		c.result.Kept = append(c.result.Kept, m.needed[p])
 	}
 	for _, u := range m.urls {
@@ -161,7 +167,7 @@ func (c *collector) look(ctx context.Context) error {
 }
 
 // goneSize returns the bytes of what goes.
-func (r *GCResult) goneSize() (size int64) {
+func (r *Result) goneSize() (size int64) {
 	for _, item := range r.Goes {
 		size += item.Size
 	}
@@ -170,7 +176,7 @@ func (r *GCResult) goneSize() (size int64) {
 
 // takeOut does what has to be done while nobody else writes.
 func (c *collector) takeOut(ctx context.Context) error {
-	l, err := lock.Take(ctx, c.b.dir, lock.Excluding, c.o.Lock)
+	l, err := lock.Take(ctx, c.b.Dir(), lock.Excluding, c.o.Lock)
 	if err != nil {
 		return err
 	}
@@ -179,7 +185,7 @@ func (c *collector) takeOut(ctx context.Context) error {
 	if err := c.look(ctx); err != nil {
 		return err
 	}
-	t := &trash.Taker{FS: c.fsys, Dir: c.b.dir, Now: c.o.now, Purge: c.o.Now}
+	t := &trash.Taker{FS: c.fsys, Dir: c.b.Dir(), Now: c.o.now, Purge: c.o.Now}
 	if err := c.renew(t); err != nil {
 		return fmt.Errorf("collect garbage: %w", err)
 	}
@@ -195,7 +201,7 @@ func (c *collector) takeOut(ctx context.Context) error {
 	if c.o.Now {
 		c.result.Freed = c.result.goneSize()
 	}
-	return trash.Expire(c.fsys, c.b.dir, c.limit())
+	return trash.Expire(c.fsys, c.b.Dir(), c.limit())
 }
 
 // renew keeps the records of forgotten releases in the trash for as long as what
@@ -204,16 +210,16 @@ func (c *collector) renew(t *trash.Taker) error {
 	if c.o.Now {
 		return nil
 	}
-	batches, _, err := trash.List(c.b.dir)
+	batches, _, err := trash.List(c.b.Dir())
 	if err != nil {
 		return err
 	}
-	for _, v := range c.b.forgottenIn(batches) {
+	for _, v := range forgottenIn(c.b, batches) {
 		if !c.goesNow(v.dir) {
 			continue
 		}
-		from := c.b.path(v.dir)
-		to, err := t.Place(filepath.Join(layout.ReleasesDir, v.id.Project, v.id.Name))
+		from := c.b.Path(v.dir)
+		to, err := t.Place(layout.Release(v.id.Project, v.id.Name))
 		if err == nil {
 			err = c.fsys.Rename(from, to)
 		}
@@ -229,11 +235,7 @@ func (c *collector) renew(t *trash.Taker) error {
 
 // goesNow reports whether a record names a store path that goes in this run.
 func (c *collector) goesNow(dir string) bool {
-	text, err := layout.ReadFile(c.b.path(dir, layout.ClosureFile))
-	if err != nil {
-		return false
-	}
-	paths, err := parseClosure(text, c.b.Cache.StoreDir())
+	paths, err := c.b.ReadClosure(c.b.Path(dir, layout.ClosureFile))
 	return err == nil && slices.ContainsFunc(paths, func(p storepath.Path) bool {
 		return c.m.infos[p] != nil && c.m.needed[p] == nil
 	})
@@ -263,7 +265,7 @@ func (c *collector) steps() (steps [][]string) {
 
 func (c *collector) narInfoSteps() (steps [][]string) {
 	var paths []storepath.Path
-	for _, p := range sortedKeys(c.m.infos) {
+	for _, p := range slices.Sorted(maps.Keys(c.m.infos)) {
 		if c.m.needed[p] == nil {
 			paths = append(paths, p)
 		}
@@ -281,7 +283,7 @@ func (c *collector) narInfoSteps() (steps [][]string) {
 		steps = append(steps, names)
 	}
 	var damaged []string
-	for _, hash := range sortedKeys(c.m.damaged) {
+	for _, hash := range slices.Sorted(maps.Keys(c.m.damaged)) {
 		damaged = append(damaged, filepath.Join(layout.CacheDir, hash+bincache.NarInfoExt))
 	}
 	if len(damaged) > 0 {
@@ -293,12 +295,12 @@ func (c *collector) narInfoSteps() (steps [][]string) {
 
 // weighTrash adds up what is in the trash, and what would leave it.
 func (c *collector) weighTrash() error {
-	kept, purged, err := trash.List(c.b.dir)
+	kept, purged, err := trash.List(c.b.Dir())
 	if err != nil {
 		return err
 	}
 	for _, batch := range kept {
-		size, err := treeSize(c.b.path(layout.TrashDir, batch.Name))
+		size, err := treeSize(c.b.Path(layout.TrashDir, batch.Name))
 		if err != nil {
 			return err
 		}
@@ -309,7 +311,7 @@ func (c *collector) weighTrash() error {
 		}
 	}
 	for _, name := range purged {
-		size, err := treeSize(c.b.path(layout.TrashDir, name))
+		size, err := treeSize(c.b.Path(layout.TrashDir, name))
 		if err != nil {
 			return err
 		}

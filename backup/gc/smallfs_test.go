@@ -1,6 +1,7 @@
-package backup
+package gc
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -8,6 +9,9 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/narvault/narvault/backup"
+	"github.com/narvault/narvault/backup/backuptest"
+	"github.com/narvault/narvault/narread/narinfo"
 	"github.com/narvault/narvault/narread/testenv"
 )
 
@@ -31,51 +35,49 @@ func tmpfs(t *testing.T, kib int) (dir string, resize func(kib int)) {
 func TestSmallFileSystemFillsUp(t *testing.T) {
 	testenv.Need(t, "root")
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
-	store := newFakeStore(t)
-	small := store.add("small", "small")
+	store := backuptest.NewStore(t)
+	small := store.Add("small", "small")
 	paths := request("", small).Roots
 	for i := range 6 {
 		// Hardly compressible: each text is a row of other hashes.
 		var text strings.Builder
 		for k := range 500 {
-			s := newSum()
-			fmt.Fprint(s, i, k)
-			text.WriteString(s.sum().String())
+			text.WriteString(narinfo.Hash(sha256.Sum256(fmt.Append(nil, i, k))).String())
 		}
-		paths = append(paths, store.add(fmt.Sprint("big", i), text.String(), paths...))
+		paths = append(paths, store.Add(fmt.Sprint("big", i), text.String(), paths...))
 	}
 	big := paths[len(paths)-1]
 	full := 0
 	for kib := 40; ; kib += 8 {
 		fs, resize := tmpfs(t, 4096)
 		dir := filepath.Join(fs, "backup")
-		if _, err := Run(t.Context(), dir, store, request("small", small)); err != nil {
+		if _, err := backup.Run(t.Context(), dir, store, request("small", small)); err != nil {
 			t.Fatal(err)
 		}
 		resize(kib + 40)
-		_, err := Run(t.Context(), dir, store, request("big", big))
+		_, err := backup.Run(t.Context(), dir, store, request("big", big))
 		if err != nil && !errors.Is(err, syscall.ENOSPC) {
 			t.Errorf("%d KiB: %v", kib, err)
 		}
-		checkWhole(t, dir, "p/small")
-		checkNoTemp(t, dir)
+		backuptest.CheckWhole(t, dir, "p/small")
+		backuptest.CheckNoTemp(t, dir)
 		if err == nil {
 			t.Logf("full %d times, enough are %d KiB", full, kib)
-			checkWhole(t, dir, "p/big")
+			backuptest.CheckWhole(t, dir, "p/big")
 			if full < 5 {
 				t.Error("the file system was hardly ever full")
 			}
 			return
 		}
 		full++
-		if _, err := GC(t.Context(), dir, GCOptions{Now: true}); err != nil {
+		if _, err := Run(t.Context(), dir, Options{Now: true}); err != nil {
 			t.Errorf("%d KiB: gc: %v", kib, err)
 		}
-		checkWhole(t, dir, "p/small")
+		backuptest.CheckWhole(t, dir, "p/small")
 		resize(4096)
-		if _, err := Run(t.Context(), dir, store, request("big", big)); err != nil {
+		if _, err := backup.Run(t.Context(), dir, store, request("big", big)); err != nil {
 			t.Errorf("%d KiB: with more room: %v", kib, err)
 		}
-		checkWhole(t, dir, "p/small", "p/big")
+		backuptest.CheckWhole(t, dir, "p/small", "p/big")
 	}
 }

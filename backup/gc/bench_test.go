@@ -1,15 +1,16 @@
-package backup
+package gc
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/nix-community/go-nix/pkg/nixbase32"
 
+	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/narinfo"
@@ -24,7 +25,7 @@ func BenchmarkGC(b *testing.B) {
 		b.StopTimer()
 		dir := manyPaths(b, n)
 		b.StartTimer()
-		r, err := gc(b.Context(), memory{}, dir, GCOptions{})
+		r, err := run(b.Context(), backuptest.Memory{}, dir, Options{})
 		if err != nil || len(r.Kept) != n/2 {
 			b.Fatal(err)
 		}
@@ -39,11 +40,12 @@ func BenchmarkGC(b *testing.B) {
 func manyPaths(b *testing.B, n int) string {
 	b.Helper()
 	dir := b.TempDir()
-	backup, err := create(memory{}, dir, "/nix/store", Config{}, bincache.Options{})
-	if err != nil {
+	if err := os.MkdirAll(filepath.Join(dir, layout.CacheDir, bincache.NARDir), 0o755); err != nil {
 		b.Fatal(err)
 	}
-	defer backup.Close()
+	if err := os.WriteFile(filepath.Join(dir, layout.CacheDir, bincache.InfoFile), []byte("StoreDir: /nix/store\n"), 0o644); err != nil {
+		b.Fatal(err)
+	}
 	var paths [2][]storepath.Path
 	for i := range n {
 		sum := sha256.Sum256([]byte(fmt.Sprint(i)))
@@ -69,8 +71,11 @@ func manyPaths(b *testing.B, n int) string {
 	if err := os.MkdirAll(record, 0o755); err != nil {
 		b.Fatal(err)
 	}
-	closure := bytes.Clone(formatClosure(paths[0], "/nix/store"))
-	if err := os.WriteFile(filepath.Join(record, layout.ClosureFile), closure, 0o644); err != nil {
+	var closure strings.Builder
+	for _, p := range paths[0] {
+		closure.WriteString(p.In("/nix/store") + "\n")
+	}
+	if err := os.WriteFile(filepath.Join(record, layout.ClosureFile), []byte(closure.String()), 0o644); err != nil {
 		b.Fatal(err)
 	}
 	return dir

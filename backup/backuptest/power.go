@@ -1,11 +1,13 @@
-package backup
+package backuptest
 
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -13,18 +15,21 @@ import (
 	"github.com/narvault/narvault/backup/disk"
 )
 
-// memory is the real file system without the waiting for the disk: for what
+// Memory is the real file system without the waiting for the disk: for what
 // tests do before and after the fault.
-type memory struct{ disk.OS }
+type Memory struct{ disk.OS }
 
-func (memory) SyncDir(string) error { return nil }
+// SyncDir implements disk.FS.
+func (Memory) SyncDir(string) error { return nil }
 
-func (memory) CreateTemp(dir string) (disk.File, error) {
+// CreateTemp implements disk.FS.
+func (Memory) CreateTemp(dir string) (disk.File, error) {
 	f, err := disk.OS{}.CreateTemp(dir)
 	return unsynced{f}, err
 }
 
-func (memory) Append(name string) (disk.File, error) {
+// Append implements disk.FS.
+func (Memory) Append(name string) (disk.File, error) {
 	f, err := disk.OS{}.Append(name)
 	return unsynced{f}, err
 }
@@ -33,23 +38,23 @@ type unsynced struct{ disk.File }
 
 func (unsynced) Sync() error { return nil }
 
-// errPower is what every operation returns once the power is gone.
-var errPower = errors.New("the power is gone")
+// ErrPower is what every operation returns once the power is gone.
+var ErrPower = errors.New("the power is gone")
 
-// A powerFS is the real file system until its power fails at a chosen
-// operation. Then crash puts the disk into a state that a power cut may leave:
+// A PowerFS is the real file system until its power fails at a chosen
+// operation. Then Crash puts the disk into a state that a power cut may leave:
 // of every directory, the name changes since its last SyncDir may be lost from
 // some point on, and what was written to a file after its last Sync is lost. A
 // file that was moved to another directory may be in both.
-type powerFS struct {
+type PowerFS struct {
 	t      *testing.T
 	failAt int   // the operation that fails, 0 for never
-	fail   error // with which error; errPower ends everything
+	fail   error // with which error; ErrPower ends everything
 	rng    *rand.Rand
 	shadow string // where replaced and removed files are kept until they are gone for good
 
 	mu      sync.Mutex
-	ops     int
+	Ops     int // so far
 	dead    bool
 	files   map[string]*powerFile // by present name
 	pending map[string][]nameOp   // by directory
@@ -60,8 +65,10 @@ type nameOp struct {
 	undo func()
 }
 
-func newPowerFS(t *testing.T, failAt int, fail error, seed uint64) *powerFS {
-	return &powerFS{
+// NewPowerFS makes one whose operation failAt, counted from 1, fails with fail; 0
+// is none. What a crash loses is chosen by the seed.
+func NewPowerFS(t *testing.T, failAt int, fail error, seed uint64) *PowerFS {
+	return &PowerFS{
 		t: t, failAt: failAt, fail: fail, shadow: t.TempDir(),
 		rng:   rand.New(rand.NewPCG(seed, seed)),
 		files: make(map[string]*powerFile), pending: make(map[string][]nameOp),
@@ -69,24 +76,24 @@ func newPowerFS(t *testing.T, failAt int, fail error, seed uint64) *powerFS {
 }
 
 // step counts an operation and says whether it may happen. The caller holds mu.
-func (p *powerFS) step() error {
+func (p *PowerFS) step() error {
 	if p.dead {
-		return errPower
+		return ErrPower
 	}
-	p.ops++
-	if p.ops != p.failAt {
+	p.Ops++
+	if p.Ops != p.failAt {
 		return nil
 	}
-	p.dead = errors.Is(p.fail, errPower)
+	p.dead = errors.Is(p.fail, ErrPower)
 	return p.fail
 }
 
-func (p *powerFS) changed(name string, undo func()) {
+func (p *PowerFS) changed(name string, undo func()) {
 	dir := filepath.Dir(name)
 	p.pending[dir] = append(p.pending[dir], nameOp{undo})
 }
 
-func (p *powerFS) must(err error) {
+func (p *PowerFS) must(err error) {
 	if err != nil {
 		p.t.Error(err)
 	}
@@ -94,8 +101,8 @@ func (p *powerFS) must(err error) {
 
 // keep saves what is at name, and returns how to bring it back; nil if there is
 // nothing.
-func (p *powerFS) keep(name string) (restore func()) {
-	saved := filepath.Join(p.shadow, fmt.Sprint(p.ops))
+func (p *PowerFS) keep(name string) (restore func()) {
+	saved := filepath.Join(p.shadow, fmt.Sprint(p.Ops))
 	if err := os.Link(name, saved); err != nil {
 		return nil
 	}
@@ -107,7 +114,8 @@ func (p *powerFS) keep(name string) (restore func()) {
 	}
 }
 
-func (p *powerFS) CreateTemp(dir string) (disk.File, error) {
+// CreateTemp implements disk.FS.
+func (p *PowerFS) CreateTemp(dir string) (disk.File, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.step(); err != nil {
@@ -120,7 +128,8 @@ func (p *powerFS) CreateTemp(dir string) (disk.File, error) {
 	return p.opened(f, 0), nil
 }
 
-func (p *powerFS) Append(name string) (disk.File, error) {
+// Append implements disk.FS.
+func (p *PowerFS) Append(name string) (disk.File, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.step(); err != nil {
@@ -139,14 +148,15 @@ func (p *powerFS) Append(name string) (disk.File, error) {
 	return file, nil
 }
 
-func (p *powerFS) opened(f disk.File, size int64) *powerFile {
+func (p *PowerFS) opened(f disk.File, size int64) *powerFile {
 	file := &powerFile{File: f, fs: p, size: size, durable: size}
 	p.files[f.Name()] = file
 	p.changed(f.Name(), func() { os.Remove(f.Name()) })
 	return file
 }
 
-func (p *powerFS) Rename(from, to string) error {
+// Rename implements disk.FS.
+func (p *PowerFS) Rename(from, to string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.step(); err != nil {
@@ -183,7 +193,8 @@ func (p *powerFS) Rename(from, to string) error {
 	return nil
 }
 
-func (p *powerFS) SyncDir(dir string) error {
+// SyncDir implements disk.FS.
+func (p *PowerFS) SyncDir(dir string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.step(); err != nil {
@@ -193,7 +204,8 @@ func (p *powerFS) SyncDir(dir string) error {
 	return nil
 }
 
-func (p *powerFS) Mkdir(dir string) error {
+// Mkdir implements disk.FS.
+func (p *PowerFS) Mkdir(dir string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.step(); err != nil {
@@ -209,11 +221,12 @@ func (p *powerFS) Mkdir(dir string) error {
 	return nil
 }
 
-func (p *powerFS) Remove(name string) error {
+// Remove implements disk.FS.
+func (p *PowerFS) Remove(name string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	// A disk that is full can still delete.
-	if err := p.step(); errors.Is(err, errPower) {
+	if err := p.step(); errors.Is(err, ErrPower) {
 		return err
 	}
 	restore := p.keep(name)
@@ -230,16 +243,16 @@ func (p *powerFS) Remove(name string) error {
 	return nil
 }
 
-// revive lets operations succeed again, as for the next process after a kill.
-func (p *powerFS) revive() {
+// Revive lets operations succeed again, as for the next process after a kill.
+func (p *PowerFS) Revive() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.dead, p.failAt = false, 0
 }
 
-// crash takes back what was not made durable. A directory comes before what is
+// Crash takes back what was not made durable. A directory comes before what is
 // in it: one that is not there takes along what happened in it.
-func (p *powerFS) crash() {
+func (p *PowerFS) Crash() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.dead = true
@@ -248,7 +261,7 @@ func (p *powerFS) crash() {
 			p.must(os.Truncate(name, f.durable))
 		}
 	}
-	for _, dir := range sortedKeys(p.pending) {
+	for _, dir := range slices.Sorted(maps.Keys(p.pending)) {
 		if st, err := os.Stat(dir); err != nil || !st.IsDir() {
 			continue
 		}
@@ -258,7 +271,7 @@ func (p *powerFS) crash() {
 			ops[i].undo()
 		}
 	}
-	// What is there now is what is on the disk, for who begins anew (revive).
+	// What is there now is what is on the disk, for who begins anew (Revive).
 	clear(p.files)
 	clear(p.pending)
 }
@@ -266,7 +279,7 @@ func (p *powerFS) crash() {
 // A powerFile knows how much of it is durable.
 type powerFile struct {
 	disk.File
-	fs            *powerFS
+	fs            *PowerFS
 	size, durable int64 // guarded by fs.mu
 }
 
@@ -292,4 +305,28 @@ func (f *powerFile) Sync() error {
 	}
 	f.durable = f.size
 	return nil
+}
+
+// Everywhere stops do at each of its operations on the file system, the first of
+// which is 1, on a copy of the scene for each: the operation fails with fault,
+// after is called, and then check.
+func (s *Scene) Everywhere(t *testing.T, fault error, after func(*PowerFS), do func(*Scene, *PowerFS) error, check func(*Scene)) {
+	t.Helper()
+	for op := 1; !t.Failed(); op++ {
+		c := s.Copy(t)
+		fs := NewPowerFS(t, op, fault, uint64(op))
+		if err := do(c, fs); err != nil && !errors.Is(err, fault) {
+			t.Fatalf("operation %d: ended with %v", op, err)
+		}
+		done := fs.Ops < op
+		after(fs)
+		check(c)
+		if t.Failed() {
+			t.Errorf("it was operation %d", op)
+		}
+		if done {
+			t.Logf("%d operations", op-1)
+			return
+		}
+	}
 }

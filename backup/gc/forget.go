@@ -1,15 +1,17 @@
-package backup
+package gc
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
+	"github.com/narvault/narvault/backup"
 	"github.com/narvault/narvault/backup/disk"
 	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/backup/lock"
@@ -22,7 +24,7 @@ import (
 // A ForgetRequest says which releases to forget: those that are named, or those
 // that the policy does not keep.
 type ForgetRequest struct {
-	Releases []ReleaseID
+	Releases []backup.ReleaseID
 	Policy   Policy
 	Projects []string // the policy is for these; none: for each project
 	// RemoveAll, with Projects and without a rule, forgets all their releases.
@@ -59,7 +61,7 @@ func (req *ForgetRequest) Check() error {
 }
 
 // Forget takes the records of releases out of a backup. What they consist of
-// stays until GC finds that nothing else needs it. A record goes to the trash
+// stays until Run finds that nothing else needs it. A record goes to the trash
 // as a whole, in one rename, and can be put back from there (Unforget).
 //
 // Nothing is forgotten unless everything can be: a release that is not there,
@@ -90,9 +92,9 @@ func forget(ctx context.Context, fsys disk.FS, dir string, req ForgetRequest) (*
 		if result, err = req.judge(b); err != nil {
 			return err
 		}
-		t := &trash.Taker{FS: fsys, Dir: b.dir, Now: time.Now()}
+		t := &trash.Taker{FS: fsys, Dir: b.Dir(), Now: time.Now()}
 		for _, v := range result.Forgotten {
-			if err := b.takeRelease(t, v.Release); err != nil {
+			if err := takeRelease(b, t, v.Release); err != nil {
 				return fmt.Errorf("forget release %s: %w", v.Release, err)
 			}
 		}
@@ -103,12 +105,12 @@ func forget(ctx context.Context, fsys disk.FS, dir string, req ForgetRequest) (*
 }
 
 // openOwn opens a backup whose releases are ours to change.
-func openOwn(dir string) (*Backup, error) {
-	b, err := Open(dir, bincache.Options{})
+func openOwn(dir string) (*backup.Backup, error) {
+	b, err := backup.Open(dir, bincache.Options{})
 	if err != nil {
 		return nil, err
 	}
-	if b.foreign {
+	if b.Foreign() {
 		b.Close()
 		return nil, fmt.Errorf("%s is a binary cache that another program keeps: it has no releases", dir)
 	}
@@ -116,11 +118,11 @@ func openOwn(dir string) (*Backup, error) {
 }
 
 // judge decides about each release that the request is about.
-func (req *ForgetRequest) judge(b *Backup) (*ForgetResult, error) {
-	result := &ForgetResult{Version: FormatVersion, DryRun: req.DryRun, Kept: []Verdict{}, Forgotten: []Verdict{}}
+func (req *ForgetRequest) judge(b *backup.Backup) (*ForgetResult, error) {
+	result := &ForgetResult{Version: backup.FormatVersion, DryRun: req.DryRun, Kept: []Verdict{}, Forgotten: []Verdict{}}
 	if len(req.Releases) > 0 {
 		for _, id := range uniqueReleases(req.Releases) {
-			v, err := b.forgettable(id)
+			v, err := forgettable(b, id)
 			if err != nil {
 				return nil, err
 			}
@@ -128,11 +130,11 @@ func (req *ForgetRequest) judge(b *Backup) (*ForgetResult, error) {
 		}
 		return result, nil
 	}
-	projects, err := b.byProject(req.Projects)
+	projects, err := byProject(b, req.Projects)
 	if err != nil {
 		return nil, err
 	}
-	for _, project := range sortedKeys(projects) {
+	for _, project := range slices.Sorted(maps.Keys(projects)) {
 		for _, v := range req.Policy.Apply(projects[project]) {
 			if len(v.Reasons) > 0 {
 				result.Kept = append(result.Kept, v)
@@ -144,7 +146,7 @@ func (req *ForgetRequest) judge(b *Backup) (*ForgetResult, error) {
 	return result, nil
 }
 
-func uniqueReleases(ids []ReleaseID) (unique []ReleaseID) {
+func uniqueReleases(ids []backup.ReleaseID) (unique []backup.ReleaseID) {
 	for _, id := range ids {
 		if !slices.Contains(unique, id) {
 			unique = append(unique, id)
@@ -154,8 +156,8 @@ func uniqueReleases(ids []ReleaseID) (unique []ReleaseID) {
 }
 
 // forgettable is about a release that is named: it need not be whole, but there.
-func (b *Backup) forgettable(id ReleaseID) (Verdict, error) {
-	if err := b.realRelease(id); err != nil {
+func forgettable(b *backup.Backup, id backup.ReleaseID) (Verdict, error) {
+	if err := realRelease(b, id); err != nil {
 		return Verdict{}, err
 	}
 	v := Verdict{Release: id, Reasons: []string{}}
@@ -167,32 +169,32 @@ func (b *Backup) forgettable(id ReleaseID) (Verdict, error) {
 
 // realRelease is an error unless the record of a release is there, in
 // directories of the backup: a symlink could have us move something else.
-func (b *Backup) realRelease(id ReleaseID) error {
-	for _, dir := range []string{b.path(layout.ReleasesDir), b.path(layout.ReleasesDir, id.Project), b.releasePath(id)} {
+func realRelease(b *backup.Backup, id backup.ReleaseID) error {
+	for _, dir := range []string{b.Path(layout.ReleasesDir), b.Path(layout.ReleasesDir, id.Project), b.Path(layout.Release(id.Project, id.Name))} {
 		st, err := os.Lstat(dir)
 		if err != nil {
-			return b.releaseError(id, err)
+			return b.ReleaseError(id, err)
 		}
 		if !st.IsDir() {
 			return fmt.Errorf("release %s: %s is no directory but %s", id, dir, st.Mode().Type())
 		}
 	}
 	for _, name := range []string{layout.ClosureFile, layout.ReleaseFile} {
-		if _, err := os.Lstat(b.releasePath(id, name)); err == nil {
+		if _, err := os.Lstat(b.Path(layout.Release(id.Project, id.Name), name)); err == nil {
 			return nil
 		}
 	}
-	return b.releaseError(id, os.ErrNotExist)
+	return b.ReleaseError(id, os.ErrNotExist)
 }
 
 // byProject returns the releases of the given projects, of all if there are
 // none given.
-func (b *Backup) byProject(projects []string) (map[string][]*Release, error) {
+func byProject(b *backup.Backup, projects []string) (map[string][]*backup.Release, error) {
 	ids, err := b.Releases()
 	if err != nil {
 		return nil, err
 	}
-	found := make(map[string][]*Release)
+	found := make(map[string][]*backup.Release)
 	for _, id := range ids {
 		if len(projects) > 0 && !slices.Contains(projects, id.Project) {
 			continue
@@ -202,7 +204,7 @@ func (b *Backup) byProject(projects []string) (map[string][]*Release, error) {
 			err = errors.New("its record does not say")
 		}
 		if err == nil {
-			err = b.realRelease(id)
+			err = realRelease(b, id)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%w: when release %s was made cannot be read; back it up again, or forget it by name: %w", ErrForgetUsage, id, err)
@@ -213,7 +215,7 @@ func (b *Backup) byProject(projects []string) (map[string][]*Release, error) {
 	}
 	for _, project := range projects {
 		if found[project] == nil {
-			return nil, fmt.Errorf("project %s has no release: %w", project, ErrNoRelease)
+			return nil, fmt.Errorf("project %s has no release: %w", project, backup.ErrNoRelease)
 		}
 	}
 	return found, nil
@@ -221,27 +223,27 @@ func (b *Backup) byProject(projects []string) (map[string][]*Release, error) {
 
 // takeRelease moves the record of a release out, and its project if it was the
 // last.
-func (b *Backup) takeRelease(t *trash.Taker, id ReleaseID) error {
-	if err := t.Take([]string{filepath.Join(layout.ReleasesDir, id.Project, id.Name)}); err != nil {
+func takeRelease(b *backup.Backup, t *trash.Taker, id backup.ReleaseID) error {
+	if err := t.Take([]string{layout.Release(id.Project, id.Name)}); err != nil {
 		return err
 	}
-	if names, err := disk.ReadNames(b.path(layout.ReleasesDir, id.Project)); err != nil || len(names) > 0 {
+	if names, err := disk.ReadNames(b.Path(layout.ReleasesDir, id.Project)); err != nil || len(names) > 0 {
 		return err
 	}
-	if err := t.FS.Remove(b.path(layout.ReleasesDir, id.Project)); err != nil {
+	if err := t.FS.Remove(b.Path(layout.ReleasesDir, id.Project)); err != nil {
 		return err
 	}
-	return t.FS.SyncDir(b.path(layout.ReleasesDir))
+	return t.FS.SyncDir(b.Path(layout.ReleasesDir))
 }
 
 // Unforget puts the record of a release back that Forget took out last, and
 // with it what gc may have put into the trash since. It is an error when the
 // release is there, or when not all of it is to be had any more.
-func Unforget(ctx context.Context, dir string, id ReleaseID, o lock.Options) error {
+func Unforget(ctx context.Context, dir string, id backup.ReleaseID, o lock.Options) error {
 	return unforget(ctx, disk.OS{}, dir, id, o)
 }
 
-func unforget(ctx context.Context, fsys disk.FS, dir string, id ReleaseID, o lock.Options) error {
+func unforget(ctx context.Context, fsys disk.FS, dir string, id backup.ReleaseID, o lock.Options) error {
 	b, err := openOwn(dir)
 	if err != nil {
 		return err
@@ -253,52 +255,48 @@ func unforget(ctx context.Context, fsys disk.FS, dir string, id ReleaseID, o loc
 	}
 	defer l.Close()
 	return l.Exclusively(ctx, func() error {
-		if err := b.unforget(fsys, id); err != nil {
+		if err := bringBack(fsys, b, id); err != nil {
 			return fmt.Errorf("undo forget of release %s: %w", id, err)
 		}
 		return nil
 	})
 }
 
-func (b *Backup) unforget(fsys disk.FS, id ReleaseID) error {
-	if b.realRelease(id) == nil {
+// bringBack puts the record of a release back, and what it needs of the trash.
+func bringBack(fsys disk.FS, b *backup.Backup, id backup.ReleaseID) error {
+	if realRelease(b, id) == nil {
 		return errors.New("the backup has a release of this name")
 	}
-	record, err := b.forgotten(id)
+	record, err := forgotten(b, id)
 	if err != nil {
 		return err
 	}
-	name := filepath.Join(record, layout.ClosureFile)
-	text, err := layout.ReadFile(name)
+	paths, err := b.ReadClosure(filepath.Join(record, layout.ClosureFile))
 	if err != nil {
 		return err
 	}
-	paths, err := parseClosure(text, b.Cache.StoreDir())
-	if err != nil {
-		return &bincache.DamageError{File: name, Err: err}
-	}
-	if _, err := trash.BringBack(fsys, b.dir, b.Cache, paths, builders(record), func(*narinfo.NarInfo) bool { return true }); err != nil {
+	if _, err := trash.BringBack(fsys, b.Dir(), b.Cache, paths, builders(record), func(*narinfo.NarInfo) bool { return true }); err != nil {
 		return err
 	}
-	if err := b.checkThere(paths); err != nil {
+	if err := checkThere(b, paths); err != nil {
 		return fmt.Errorf("a part of it is gone for good: %w", err)
 	}
-	if err := disk.MkdirAll(fsys, b.dir, b.path(layout.ReleasesDir, id.Project)); err != nil {
+	if err := disk.MkdirAll(fsys, b.Dir(), b.Path(layout.ReleasesDir, id.Project)); err != nil {
 		return err
 	}
 	// What a backup that was killed reserved is empty.
-	if err := fsys.Remove(b.releasePath(id)); err != nil {
+	if err := fsys.Remove(b.Path(layout.Release(id.Project, id.Name))); err != nil {
 		return err
 	}
-	if err := fsys.Rename(record, b.releasePath(id)); err != nil {
+	if err := fsys.Rename(record, b.Path(layout.Release(id.Project, id.Name))); err != nil {
 		return err
 	}
-	return disk.SyncDirs(fsys, map[string]bool{b.path(layout.ReleasesDir, id.Project): true}, map[string]bool{filepath.Dir(record): true})
+	return disk.SyncDirs(fsys, map[string]bool{b.Path(layout.ReleasesDir, id.Project): true}, map[string]bool{filepath.Dir(record): true})
 }
 
 // builders returns the derivations that a record names, as far as it can be read.
 func builders(record string) (drvs []storepath.Path) {
-	r := new(Release)
+	r := new(backup.Release)
 	text, err := layout.ReadFile(filepath.Join(record, layout.ReleaseFile))
 	if err != nil || json.Unmarshal(text, r) != nil {
 		return nil
@@ -311,7 +309,7 @@ func builders(record string) (drvs []storepath.Path) {
 
 // checkThere is an error unless the cache has store paths and all that they
 // refer to, with their NAR files.
-func (b *Backup) checkThere(paths []storepath.Path) error {
+func checkThere(b *backup.Backup, paths []storepath.Path) error {
 	closure, err := b.PathClosure(paths)
 	if err != nil {
 		return err
@@ -336,12 +334,12 @@ func Forgotten(dir string) ([]Verdict, error) {
 		return nil, err
 	}
 	defer b.Close()
-	batches, _, err := trash.List(b.dir)
+	batches, _, err := trash.List(b.Dir())
 	if err != nil {
 		return nil, err
 	}
 	found := []Verdict{}
-	for _, f := range b.forgottenIn(batches) {
+	for _, f := range forgottenIn(b, batches) {
 		found = append(found, Verdict{Release: f.id, Created: f.batch.Time, Reasons: []string{"forgotten"}})
 	}
 	return found, nil
@@ -349,22 +347,22 @@ func Forgotten(dir string) ([]Verdict, error) {
 
 // A forgottenRelease is a record in the trash.
 type forgottenRelease struct {
-	id    ReleaseID
+	id    backup.ReleaseID
 	batch trash.Batch
 	dir   string // below the backup
 }
 
 // forgottenIn returns the records that are in parts of the trash, in their order.
-func (b *Backup) forgottenIn(batches []trash.Batch) (found []forgottenRelease) {
+func forgottenIn(b *backup.Backup, batches []trash.Batch) (found []forgottenRelease) {
 	for _, batch := range batches {
 		top := filepath.Join(layout.TrashDir, batch.Name, layout.ReleasesDir)
-		projects, _ := disk.ReadNames(b.path(top)) // of most there is none
+		projects, _ := disk.ReadNames(b.Path(top)) // of most there is none
 		for _, project := range projects {
-			names, _ := disk.ReadNames(b.path(top, project))
+			names, _ := disk.ReadNames(b.Path(top, project))
 			for _, name := range names {
-				id, err := ParseReleaseID(project + "/" + name)
+				id, err := backup.ParseReleaseID(project + "/" + name)
 				file := filepath.Join(top, project, name, layout.ClosureFile)
-				if err == nil && layout.Plain(b.dir, file) == nil && disk.IsFile(b.path(file)) {
+				if err == nil && layout.Plain(b.Dir(), file) == nil && disk.IsFile(b.Path(file)) {
 					found = append(found, forgottenRelease{id, batch, filepath.Dir(file)})
 				}
 			}
@@ -374,15 +372,15 @@ func (b *Backup) forgottenIn(batches []trash.Batch) (found []forgottenRelease) {
 }
 
 // forgotten returns where in the trash the newest record of a release is.
-func (b *Backup) forgotten(id ReleaseID) (string, error) {
-	batches, _, err := trash.List(b.dir)
+func forgotten(b *backup.Backup, id backup.ReleaseID) (string, error) {
+	batches, _, err := trash.List(b.Dir())
 	if err != nil {
 		return "", err
 	}
-	for _, f := range b.forgottenIn(batches) {
+	for _, f := range forgottenIn(b, batches) {
 		if f.id == id {
-			return b.path(f.dir), nil
+			return b.Path(f.dir), nil
 		}
 	}
-	return "", fmt.Errorf("it is not in the trash: %w", ErrNoRelease)
+	return "", fmt.Errorf("it is not in the trash: %w", backup.ErrNoRelease)
 }

@@ -1,6 +1,7 @@
-package backup
+package gc
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -9,20 +10,22 @@ import (
 	"testing"
 	"time"
 
+	"github.com/narvault/narvault/backup"
+	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/index/bincache"
 )
 
 // at makes releases of one project that were made at the given times.
-func at(t *testing.T, times ...string) (releases []*Release) {
+func at(t *testing.T, times ...string) (releases []*backup.Release) {
 	t.Helper()
 	for _, text := range times {
 		made, err := time.ParseInLocation("2006-01-02 15:04", text, time.Local)
 		if err != nil {
 			t.Fatal(err)
 		}
-		releases = append(releases, &Release{Project: "p", Name: text, Created: made.UTC()})
+		releases = append(releases, &backup.Release{Project: "p", Name: text, Created: made.UTC()})
 	}
 	return releases
 }
@@ -73,7 +76,7 @@ func FuzzPolicyKeepsOne(f *testing.F) {
 	f.Add(1, 0, 0, 0, 0, 0, int64(0), int64(5))
 	f.Fuzz(func(t *testing.T, last, daily, weekly, monthly, yearly, days int, x, y int64) {
 		p := Policy{last, daily, weekly, monthly, yearly, Span{Days: max(0, days%10000)}}
-		releases := []*Release{{Name: "x", Created: time.Unix(x%1e10, 0)}, {Name: "y", Created: time.Unix(y%1e10, 0)}}
+		releases := []*backup.Release{{Name: "x", Created: time.Unix(x%1e10, 0)}, {Name: "y", Created: time.Unix(y%1e10, 0)}}
 		kept := slices.ContainsFunc(p.Apply(releases), func(v Verdict) bool { return len(v.Reasons) > 0 })
 		if !kept && !p.None() {
 			t.Errorf("%+v keeps nothing", p)
@@ -97,50 +100,42 @@ func TestParseSpan(t *testing.T) {
 }
 
 // made sets when a release was made.
-func (s *gcScene) made(name, when string) {
+func (s scene) made(name, when string) {
 	s.Helper()
-	b, err := Open(s.dir, bincache.Options{})
-	if err != nil {
-		s.Fatal(err)
-	}
-	defer b.Close()
-	r, err := b.Release(ReleaseID{"p", name})
-	if err != nil {
-		s.Fatal(err)
-	}
-	closure, err := b.Closure(ReleaseID{"p", name})
-	if err != nil {
-		s.Fatal(err)
-	}
+	file := "releases/p/" + name + "/release.json"
+	var r backup.Release
+	backuptest.ReadJSON(s.T, s.Path(file), &r)
 	r.Created = at(s.T, when)[0].Created
-	if err := writeRelease(memory{}, b, r, closure, nil); err != nil {
+	text, err := json.Marshal(r)
+	if err != nil {
 		s.Fatal(err)
 	}
+	s.Write(string(text), file)
 }
 
 func TestForgetByPolicy(t *testing.T) {
-	s := newGCScene(t)
-	mustRun(t, s.dir, s.store, Request{Release: ReleaseID{"q", "only"}, Roots: request("", s.only).Roots})
+	s := newScene(t)
+	mustRun(t, s.Dir, s.Store, backup.Request{Release: backup.ReleaseID{Project: "q", Name: "only"}, Roots: request("", s.Only).Roots})
 	s.made("keep", "2026-11-24 08:00")
 	s.made("drop", "2026-11-23 08:00")
 	req := ForgetRequest{Policy: Policy{Last: 1}, DryRun: true}
 	for _, dry := range []bool{true, false} {
 		req.DryRun = dry
-		r, err := forget(t.Context(), memory{}, s.dir, req)
+		r, err := forget(t.Context(), backuptest.Memory{}, s.Dir, req)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if len(r.Kept) != 2 || len(r.Forgotten) != 1 || r.Forgotten[0].Release.Name != "drop" {
 			t.Errorf("got %+v", r)
 		}
-		if exists(s.path("releases/p/drop")) != dry {
+		if backuptest.Exists(s.Path("releases/p/drop")) != dry {
 			t.Errorf("dry run %v: the release is there: %v", dry, !dry)
 		}
 	}
-	checkWhole(t, s.dir, "p/keep", "q/only")
+	backuptest.CheckWhole(t, s.Dir, "p/keep", "q/only")
 	// All of a project, when that is what is asked for.
-	r, err := forget(t.Context(), memory{}, s.dir, ForgetRequest{Projects: []string{"q"}, RemoveAll: true})
-	if err != nil || len(r.Forgotten) != 1 || exists(s.path("releases/q")) {
+	r, err := forget(t.Context(), backuptest.Memory{}, s.Dir, ForgetRequest{Projects: []string{"q"}, RemoveAll: true})
+	if err != nil || len(r.Forgotten) != 1 || backuptest.Exists(s.Path("releases/q")) {
 		t.Errorf("got %+v, %v", r, err)
 	}
 }
@@ -150,16 +145,16 @@ func TestForgetRefuses(t *testing.T) {
 	for name, req := range map[string]ForgetRequest{
 		"nothing":                 {},
 		"a project, and no rule":  {Projects: []string{"p"}},
-		"names and a rule":        {Releases: []ReleaseID{{"p", "keep"}}, Policy: Policy{Last: 1}},
+		"names and a rule":        {Releases: []backup.ReleaseID{{Project: "p", Name: "keep"}}, Policy: Policy{Last: 1}},
 		"all of all":              {RemoveAll: true},
 		"all and a rule":          {RemoveAll: true, Projects: []string{"p"}, Policy: Policy{Last: 1}},
-		"one that is not there":   {Releases: []ReleaseID{{"p", "keep"}, {"p", "absent"}}},
+		"one that is not there":   {Releases: []backup.ReleaseID{{Project: "p", Name: "keep"}, {Project: "p", Name: "absent"}}},
 		"a project that is not":   {Projects: []string{"p", "absent"}, Policy: Policy{Last: 1}},
-		"a symlink for a release": {Releases: []ReleaseID{{"p", "link"}}},
-		"a symlink for a project": {Releases: []ReleaseID{{"away", "r"}}},
+		"a symlink for a release": {Releases: []backup.ReleaseID{{Project: "p", Name: "link"}}},
+		"a symlink for a project": {Releases: []backup.ReleaseID{{Project: "away", Name: "r"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newGCScene(t)
+			s := newScene(t)
 			away := t.TempDir()
 			if err := os.MkdirAll(away+"/r", 0o755); err != nil {
 				t.Fatal(err)
@@ -167,119 +162,119 @@ func TestForgetRefuses(t *testing.T) {
 			if err := os.WriteFile(away+"/r/closure.txt", []byte("x"), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			os.Symlink(away+"/r", s.path("releases/p/link"))
-			os.Symlink(away, s.path("releases/away"))
-			before := append(tree(t, s.dir), tree(t, away)...)
-			_, err := forget(t.Context(), memory{}, s.dir, req)
+			os.Symlink(away+"/r", s.Path("releases/p/link"))
+			os.Symlink(away, s.Path("releases/away"))
+			before := append(backuptest.Tree(t, s.Dir), backuptest.Tree(t, away)...)
+			_, err := forget(t.Context(), backuptest.Memory{}, s.Dir, req)
 			if err == nil {
 				t.Error("it was done")
 			}
-			if after := append(tree(t, s.dir), tree(t, away)...); !slices.Equal(before, after) {
+			if after := append(backuptest.Tree(t, s.Dir), backuptest.Tree(t, away)...); !slices.Equal(before, after) {
 				t.Errorf("it is\n%s", strings.Join(after, "\n"))
 			}
 		})
 	}
 	// A release whose age cannot be read stops the policy, and can be forgotten by name.
-	s := newGCScene(t)
-	s.write("{", "releases/p/drop/release.json")
+	s := newScene(t)
+	s.Write("{", "releases/p/drop/release.json")
 	var damage *bincache.DamageError
-	if _, err := forget(t.Context(), memory{}, s.dir, ForgetRequest{Policy: Policy{Last: 1}}); !errors.As(err, &damage) || !strings.Contains(err.Error(), "by name") {
+	if _, err := forget(t.Context(), backuptest.Memory{}, s.Dir, ForgetRequest{Policy: Policy{Last: 1}}); !errors.As(err, &damage) || !strings.Contains(err.Error(), "by name") {
 		t.Errorf("got %v", err)
 	}
 	s.forget("drop")
-	checkWhole(t, s.dir, "p/keep")
+	backuptest.CheckWhole(t, s.Dir, "p/keep")
 }
 
 // What was forgotten can be had back, also after gc, until it is purged.
 func TestUnforget(t *testing.T) {
-	id := ReleaseID{"p", "drop"}
-	s := newGCScene(t)
-	undo := func() error { return unforget(t.Context(), memory{}, s.dir, id, lock.Options{}) }
+	id := backup.ReleaseID{Project: "p", Name: "drop"}
+	s := newScene(t)
+	undo := func() error { return unforget(t.Context(), backuptest.Memory{}, s.Dir, id, lock.Options{}) }
 	if err := undo(); err == nil {
 		t.Error("a release that is there was replaced")
 	}
-	before, err := os.ReadFile(s.path("releases/p/drop/release.json"))
+	before, err := os.ReadFile(s.Path("releases/p/drop/release.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, collect := range []bool{false, true} {
 		s.forget("drop")
 		if collect {
-			s.gc(GCOptions{})
+			s.gc(Options{})
 		}
 		if err := undo(); err != nil {
 			t.Fatal(err)
 		}
-		checkWhole(t, s.dir, "p/keep", "p/drop")
-		after, err := os.ReadFile(s.path("releases/p/drop/release.json"))
+		backuptest.CheckWhole(t, s.Dir, "p/keep", "p/drop")
+		after, err := os.ReadFile(s.Path("releases/p/drop/release.json"))
 		if err != nil || string(after) != string(before) {
 			t.Errorf("the record is %q, %v", after, err)
 		}
 	}
 	s.forget("drop")
-	s.gc(GCOptions{})
-	nars, _ := filepath.Glob(s.path(layout.TrashDir, "*", layout.CacheDir, bincache.NARDir, "*"))
+	s.gc(Options{})
+	nars, _ := filepath.Glob(s.Path(layout.TrashDir, "*", layout.CacheDir, bincache.NARDir, "*"))
 	if err := os.Remove(nars[0]); err != nil {
 		t.Fatal(err)
 	}
 	if err := undo(); err == nil || !strings.Contains(err.Error(), "gone for good") {
 		t.Errorf("with a NAR that is gone: %v", err)
 	}
-	checkWhole(t, s.dir, "p/keep")
-	s.gc(GCOptions{Now: true})
-	if err := undo(); !errors.Is(err, ErrNoRelease) {
+	backuptest.CheckWhole(t, s.Dir, "p/keep")
+	s.gc(Options{Now: true})
+	if err := undo(); !errors.Is(err, backup.ErrNoRelease) {
 		t.Errorf("after it was purged: %v", err)
 	}
 }
 
 // Logs, realisations and links to debug information come back, too.
 func TestUnforgetBringsAllBack(t *testing.T) {
-	s := newGCScene(t)
+	s := newScene(t)
 	const drv = "0123456789abcdfghijklmnpqrsvwxyz-drop.drv"
-	info := s.narInfo(s.drop)
+	info := s.NarInfo(s.Drop)
 	info.Deriver = drv
-	s.write(string(info.Bytes()), layout.CacheDir, s.drop.Hash()+bincache.NarInfoExt)
-	s.write("log", layout.CacheDir, bincache.LogDir, drv)
-	s.write("of another", layout.CacheDir, bincache.LogDir, "0123456789abcdfghijklmnpqrsvwxyz-gone.drv")
-	s.write(`{"outPath":"`+string(s.only)+`"}`, layout.CacheDir, bincache.RealisationDir, "sha256:aa!out.doi")
-	s.write(`{"outPath":"`+string(s.drop)+`"}`, layout.CacheDir, bincache.BuildTraceDir, drv, "out.doi")
-	s.write(`{"archive":"../`+info.URL+`","member":"x"}`, layout.CacheDir, bincache.DebugInfoDir, "aa.debug")
-	s.gc(GCOptions{}) // takes out the log of another
-	before := tree(t, s.path(layout.CacheDir))
+	s.Write(string(info.Bytes()), layout.CacheDir, s.Drop.Hash()+bincache.NarInfoExt)
+	s.Write("log", layout.CacheDir, bincache.LogDir, drv)
+	s.Write("of another", layout.CacheDir, bincache.LogDir, "0123456789abcdfghijklmnpqrsvwxyz-gone.drv")
+	s.Write(`{"outPath":"`+string(s.Only)+`"}`, layout.CacheDir, bincache.RealisationDir, "sha256:aa!out.doi")
+	s.Write(`{"outPath":"`+string(s.Drop)+`"}`, layout.CacheDir, bincache.BuildTraceDir, drv, "out.doi")
+	s.Write(`{"archive":"../`+info.URL+`","member":"x"}`, layout.CacheDir, bincache.DebugInfoDir, "aa.debug")
+	s.gc(Options{}) // takes out the log of another
+	before := backuptest.Tree(t, s.Path(layout.CacheDir))
 	s.forget("drop")
-	s.gc(GCOptions{})
-	if during := tree(t, s.path(layout.CacheDir)); len(during) > len(before)-10 {
+	s.gc(Options{})
+	if during := backuptest.Tree(t, s.Path(layout.CacheDir)); len(during) > len(before)-10 {
 		t.Errorf("gc left\n%s", strings.Join(during, "\n"))
 	}
 	s.mustUnforget()
-	if after := tree(t, s.path(layout.CacheDir)); !slices.Equal(after, before) {
+	if after := backuptest.Tree(t, s.Path(layout.CacheDir)); !slices.Equal(after, before) {
 		t.Errorf("the cache was\n%s\nand is\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
 	}
 }
 
 // The trash of a hostile medium does not have us take files from elsewhere.
 func TestTrashIsNotFollowed(t *testing.T) {
-	s := newGCScene(t)
+	s := newScene(t)
 	s.forget("drop")
-	s.gc(GCOptions{})
+	s.gc(Options{})
 	away := filepath.Join(t.TempDir(), "trash")
-	if err := os.Rename(s.path(layout.TrashDir), away); err != nil {
+	if err := os.Rename(s.Path(layout.TrashDir), away); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(away, s.path(layout.TrashDir)); err != nil {
+	if err := os.Symlink(away, s.Path(layout.TrashDir)); err != nil {
 		t.Fatal(err)
 	}
-	before := tree(t, away)
-	if _, err := run(t.Context(), memory{}, s.dir, s.store, request("drop", s.drop)); err == nil {
+	before := backuptest.Tree(t, away)
+	if _, err := backup.Run(t.Context(), s.Dir, s.Store, request("drop", s.Drop)); err == nil {
 		t.Error("a backup followed the symlink")
 	}
-	if err := unforget(t.Context(), memory{}, s.dir, ReleaseID{"p", "drop"}, lock.Options{}); err == nil {
+	if err := unforget(t.Context(), backuptest.Memory{}, s.Dir, backup.ReleaseID{Project: "p", Name: "drop"}, lock.Options{}); err == nil {
 		t.Error("undo followed the symlink")
 	}
-	if _, err := gc(t.Context(), memory{}, s.dir, GCOptions{Now: true}); err == nil {
+	if _, err := run(t.Context(), backuptest.Memory{}, s.Dir, Options{Now: true}); err == nil {
 		t.Error("gc followed the symlink")
 	}
-	if after := tree(t, away); !slices.Equal(before, after) {
+	if after := backuptest.Tree(t, away); !slices.Equal(before, after) {
 		t.Errorf("it is %v", after)
 	}
 }

@@ -1,4 +1,4 @@
-package backup
+package gc
 
 import (
 	"context"
@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
+	"github.com/narvault/narvault/backup"
 	"github.com/narvault/narvault/backup/disk"
 	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
@@ -20,7 +22,7 @@ import (
 // is not marked must be sure of what is, so that anything that cannot be read
 // or is not there ends the marking.
 type marks struct {
-	b        *Backup
+	b        *backup.Backup
 	infos    map[storepath.Path]*narinfo.NarInfo // all that are good, needed or not
 	damaged  map[string]*bincache.DamageError    // by hash part: the narinfos that are not
 	needed   map[storepath.Path]*KeptPath
@@ -35,17 +37,17 @@ type marks struct {
 
 // A KeptPath is a store path that stays, and why.
 type KeptPath struct {
-	Path     storepath.Path `json:"path"`
-	Release  ReleaseID      `json:"release"`  // that needs it, the first of them
-	Releases int            `json:"releases"` // how many do
+	Path     storepath.Path   `json:"path"`
+	Release  backup.ReleaseID `json:"release"`  // that needs it, the first of them
+	Releases int              `json:"releases"` // how many do
 }
 
 // A KeptRelease says what a release keeps.
 type KeptRelease struct {
-	Release  ReleaseID `json:"release"`
-	Paths    int       `json:"paths"`
-	FileSize int64     `json:"fileSize"` // bytes of their NAR files
-	OnlyHere int64     `json:"onlyHere"` // bytes that would become free without this release
+	Release  backup.ReleaseID `json:"release"`
+	Paths    int              `json:"paths"`
+	FileSize int64            `json:"fileSize"` // bytes of their NAR files
+	OnlyHere int64            `json:"onlyHere"` // bytes that would become free without this release
 }
 
 // A narUse is a NAR file that is needed.
@@ -55,13 +57,13 @@ type narUse struct {
 	release *KeptRelease // the only release that needs it, nil if there are several
 }
 
-// ErrRefused is wrapped by the error of GC when it cannot be sure what is
+// ErrRefused is wrapped by the error of Run when it cannot be sure what is
 // needed, and so takes nothing out.
 var ErrRefused = errors.New("nothing is collected")
 
 // mark reads everything that says what is needed. With keepPrevious, what the
 // record before of each release names is needed as well.
-func mark(ctx context.Context, b *Backup, keepPrevious, noReleases bool) (*marks, error) {
+func mark(ctx context.Context, b *backup.Backup, keepPrevious, noReleases bool) (*marks, error) {
 	m := &marks{
 		b:       b,
 		infos:   make(map[storepath.Path]*narinfo.NarInfo),
@@ -79,13 +81,13 @@ func mark(ctx context.Context, b *Backup, keepPrevious, noReleases bool) (*marks
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	nars, err := disk.ReadNames(b.cachePath(bincache.NARDir))
+	nars, err := disk.ReadNames(filepath.Join(b.Cache.Dir(), bincache.NARDir))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	if len(ids) == 0 && len(hashes)+len(nars) > 0 && !noReleases {
 		return nil, fmt.Errorf("%w: the cache has %d store paths, but there is no release in %s: is it all there, is everything mounted? "+
-			"If really none is left, --allow-no-releases collects everything", ErrRefused, len(hashes), b.path(layout.ReleasesDir))
+			"If really none is left, --allow-no-releases collects everything", ErrRefused, len(hashes), b.Path(layout.ReleasesDir))
 	}
 	err = b.Cache.Scan(ctx, hashes,
 		func(info *narinfo.NarInfo) { m.infos[info.StorePath] = info },
@@ -116,8 +118,8 @@ func joinSome(errs []error) error {
 
 // list returns the releases. Unlike Backup.Releases, it passes over nothing
 // that may be one.
-func (m *marks) list() ([]ReleaseID, error) {
-	top := m.b.path(layout.ReleasesDir)
+func (m *marks) list() ([]backup.ReleaseID, error) {
+	top := m.b.Path(layout.ReleasesDir)
 	projects, err := os.ReadDir(top)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -125,7 +127,7 @@ func (m *marks) list() ([]ReleaseID, error) {
 	if err != nil {
 		return nil, err
 	}
-	var ids []ReleaseID
+	var ids []backup.ReleaseID
 	for _, project := range projects {
 		dir := filepath.Join(top, project.Name())
 		names, err := os.ReadDir(dir)
@@ -140,7 +142,7 @@ func (m *marks) list() ([]ReleaseID, error) {
 			if err != nil {
 				return nil, err
 			}
-			if id != (ReleaseID{}) {
+			if id != (backup.ReleaseID{}) {
 				ids = append(ids, id)
 			}
 		}
@@ -150,14 +152,14 @@ func (m *marks) list() ([]ReleaseID, error) {
 
 // candidate returns the release in a directory, the zero ReleaseID if there is
 // none.
-func (m *marks) candidate(project, name string) (ReleaseID, error) {
-	dir := m.b.path(layout.ReleasesDir, project, name)
+func (m *marks) candidate(project, name string) (backup.ReleaseID, error) {
+	dir := m.b.Path(layout.ReleasesDir, project, name)
 	names, err := disk.ReadNames(dir)
 	if disk.IsNotDir(err) && name != layout.ClosureFile {
-		return ReleaseID{}, nil
+		return backup.ReleaseID{}, nil
 	}
 	if err != nil {
-		return ReleaseID{}, fmt.Errorf("cannot tell what is needed: %w", err)
+		return backup.ReleaseID{}, fmt.Errorf("cannot tell what is needed: %w", err)
 	}
 	parts := make(map[string]bool)
 	for _, n := range names {
@@ -165,22 +167,22 @@ func (m *marks) candidate(project, name string) (ReleaseID, error) {
 			parts[n] = true
 		}
 	}
-	id, err := ParseReleaseID(project + "/" + name)
+	id, err := backup.ParseReleaseID(project + "/" + name)
 	switch {
 	case parts[layout.ClosureFile] && err != nil:
-		return ReleaseID{}, fmt.Errorf("%s holds the closure of a release, but: %v; rename it", dir, err)
+		return backup.ReleaseID{}, fmt.Errorf("%s holds the closure of a release, but: %v; rename it", dir, err)
 	case parts[layout.ClosureFile]:
 		return id, nil
 	case parts[layout.ReleaseFile] || parts[layout.PreviousDir]:
-		return ReleaseID{}, &bincache.DamageError{File: filepath.Join(dir, layout.ClosureFile), Err: errors.New("is missing")}
+		return backup.ReleaseID{}, &bincache.DamageError{File: filepath.Join(dir, layout.ClosureFile), Err: errors.New("is missing")}
 	case len(parts) == 0:
-		m.emptied = append(m.emptied, filepath.Join(layout.ReleasesDir, project, name))
+		m.emptied = append(m.emptied, layout.Release(project, name))
 	}
-	return ReleaseID{}, nil
+	return backup.ReleaseID{}, nil
 }
 
 // release marks what a release needs.
-func (m *marks) release(id ReleaseID, keepPrevious bool) error {
+func (m *marks) release(id backup.ReleaseID, keepPrevious bool) error {
 	roots, err := m.roots(id, keepPrevious)
 	if err != nil {
 		return err
@@ -216,7 +218,7 @@ func (m *marks) release(id ReleaseID, keepPrevious bool) error {
 
 // recordBuilders notes which derivations a record names: Hydra's need not be
 // those that Nix remembers.
-func (m *marks) recordBuilders(id ReleaseID) {
+func (m *marks) recordBuilders(id backup.ReleaseID) {
 	record, err := m.b.Release(id)
 	if err != nil || !record.Intact() {
 		m.builders = nil
@@ -238,7 +240,7 @@ func (m *marks) info(p storepath.Path) (*narinfo.NarInfo, error) {
 		return nil, damage
 	}
 	return nil, &bincache.DamageError{
-		File: m.b.cachePath(p.Hash() + bincache.NarInfoExt),
+		File: filepath.Join(m.b.Cache.Dir(), p.Hash()+bincache.NarInfoExt),
 		Err:  fmt.Errorf("narinfo of %s is missing", p),
 	}
 }
@@ -271,7 +273,7 @@ func (m *marks) use(info *narinfo.NarInfo, by *KeptRelease) error {
 
 // roots returns the store paths from which to mark, after a look whether the
 // closure is complete.
-func (m *marks) roots(id ReleaseID, keepPrevious bool) ([]storepath.Path, error) {
+func (m *marks) roots(id backup.ReleaseID, keepPrevious bool) ([]storepath.Path, error) {
 	closure, err := m.b.Closure(id)
 	if err != nil {
 		return nil, err
@@ -285,9 +287,9 @@ func (m *marks) roots(id ReleaseID, keepPrevious bool) ([]storepath.Path, error)
 		roots = append(roots, root.StorePath)
 	}
 	halfWritten := false
-	if disk.IsFile(m.b.releasePath(id, layout.ReleaseFile)) {
+	if disk.IsFile(m.b.Path(layout.Release(id.Project, id.Name), layout.ReleaseFile)) {
 		if r.Paths != len(closure) {
-			if halfWritten = m.b.halfWritten(id); !halfWritten {
+			if halfWritten = m.b.HalfWritten(id); !halfWritten {
 				return nil, m.incomplete(id, fmt.Errorf("has %d store paths, %s says %d", len(closure), layout.ReleaseFile, r.Paths))
 			}
 			m.warnings = append(m.warnings, fmt.Sprintf("release %s was left half updated by a crash; its record before is kept, too: back it up again", id))
@@ -298,13 +300,16 @@ func (m *marks) roots(id ReleaseID, keepPrevious bool) ([]storepath.Path, error)
 	if !keepPrevious && !halfWritten {
 		return roots, nil
 	}
-	previous, err := m.b.previousClosure(id)
+	previous, err := m.b.PreviousClosure(id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return roots, nil
+	}
 	return append(roots, previous...), err
 }
 
-func (m *marks) incomplete(id ReleaseID, err error) error {
+func (m *marks) incomplete(id backup.ReleaseID, err error) error {
 	return &bincache.DamageError{
-		File: m.b.releasePath(id, layout.ClosureFile),
+		File: m.b.Path(layout.Release(id.Project, id.Name), layout.ClosureFile),
 		Err:  fmt.Errorf("%w: it is incomplete; back the release up again, or forget it", err),
 	}
 }
@@ -318,27 +323,11 @@ func (m *marks) checkClosed(closure []storepath.Path) error {
 		if err != nil {
 			return err
 		}
-		if missing := subtract(info.References, closure); len(missing) > 0 {
-			return fmt.Errorf("lacks %s, which %s refers to", missing[0], p)
+		for _, ref := range info.References {
+			if _, there := slices.BinarySearch(closure, ref); !there {
+				return fmt.Errorf("lacks %s, which %s refers to", ref, p)
+			}
 		}
 	}
 	return nil
-}
-
-// previousClosure returns what the record before of a release names, nothing if
-// there is none.
-func (b *Backup) previousClosure(id ReleaseID) ([]storepath.Path, error) {
-	name := b.releasePath(id, layout.PreviousDir, layout.ClosureFile)
-	text, err := layout.ReadFile(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	paths, err := parseClosure(text, b.Cache.StoreDir())
-	if err != nil {
-		return nil, &bincache.DamageError{File: name, Err: err}
-	}
-	return paths, nil
 }

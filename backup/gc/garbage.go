@@ -1,9 +1,10 @@
-package backup
+package gc
 
 import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -69,7 +70,7 @@ func identify(st fs.FileInfo) fileID {
 // collect finds what goes. NAR files that an interrupted backup noted in its
 // journal after since are for the next one.
 func (m *marks) collect(since time.Time) (*garbage, error) {
-	g := &garbage{m: m, kept: make(map[fileID]bool), nars: make(map[string]bool), journal: make(map[string]bool)}
+	g := &garbage{m: m, kept: make(map[fileID]bool), nars: make(map[string]bool)}
 	for _, u := range m.urls {
 		g.kept[identify(u.file)] = true
 	}
@@ -90,7 +91,7 @@ func (g *garbage) add(kind Kind, name, reason string) {
 
 func (g *garbage) item(kind Kind, name, reason string) Item {
 	item := Item{Kind: kind, Name: name, Reason: reason}
-	if st, err := os.Lstat(g.m.b.path(name)); err == nil && st.Mode().IsRegular() {
+	if st, err := os.Lstat(g.m.b.Path(name)); err == nil && st.Mode().IsRegular() {
 		item.Size = st.Size()
 	}
 	return item
@@ -109,13 +110,13 @@ func (g *garbage) side(dir string) []string {
 // files returns the names of what is in a directory of the backup and no
 // directory, none if it is not there. One behind a symlink is an error.
 func (g *garbage) files(dir string) ([]string, error) {
-	if err := layout.Plain(g.m.b.dir, filepath.Join(dir, "x")); err != nil {
+	if err := layout.Plain(g.m.b.Dir(), filepath.Join(dir, "x")); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, nil
 		}
 		return nil, err
 	}
-	entries, err := os.ReadDir(g.m.b.path(dir))
+	entries, err := os.ReadDir(g.m.b.Path(dir))
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +131,7 @@ func (g *garbage) files(dir string) ([]string, error) {
 
 // readJournal notes the NAR files that an interrupted backup finished.
 func (g *garbage) readJournal(since time.Time) error {
-	name := g.m.b.path(layout.JournalFile)
+	name := g.m.b.Path(layout.JournalFile)
 	st, err := os.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -142,21 +143,18 @@ func (g *garbage) readJournal(since time.Time) error {
 		g.add(LeftoverKind, layout.JournalFile, "of a backup that was interrupted long ago")
 		return nil
 	}
-	known, err := (&journal{name: name}).load()
-	for _, f := range known {
-		g.journal[f.URL] = true
-	}
+	g.journal, err = g.m.b.PendingNARs()
 	return err
 }
 
 // narInfos finds the narinfos that no release needs.
 func (g *garbage) narInfos() error {
-	for _, p := range sortedKeys(g.m.infos) {
+	for _, p := range slices.Sorted(maps.Keys(g.m.infos)) {
 		if g.m.needed[p] == nil {
 			g.add(NarInfoKind, filepath.Join(layout.CacheDir, p.Hash()+bincache.NarInfoExt), string(p)+": no release needs it")
 		}
 	}
-	for _, hash := range sortedKeys(g.m.damaged) {
+	for _, hash := range slices.Sorted(maps.Keys(g.m.damaged)) {
 		g.add(NarInfoKind, filepath.Join(layout.CacheDir, hash+bincache.NarInfoExt), "is damaged, and no release needs it")
 	}
 	return nil
@@ -216,7 +214,7 @@ func (g *garbage) narFiles() error {
 		}
 	}
 	// URLs may lead to other directories of the cache.
-	for _, p := range sortedKeys(g.m.infos) {
+	for _, p := range slices.Sorted(maps.Keys(g.m.infos)) {
 		info := g.m.infos[p]
 		dir := path.Dir(info.URL)
 		if g.m.needed[p] == nil && dir != bincache.NARDir && dir != "." {
@@ -234,14 +232,14 @@ func (g *garbage) orphan(url string) {
 		return
 	}
 	g.nars[url] = true
-	st, err := os.Lstat(g.m.b.path(name))
+	st, err := os.Lstat(g.m.b.Path(name))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		g.stays = append(g.stays, g.item(NARKind, name, err.Error()))
 	case !isNARName(url) || st.IsDir():
 		g.stays = append(g.stays, g.item(NARKind, name, "is no NAR file by its name"))
-	case layout.Plain(g.m.b.dir, name) != nil:
+	case layout.Plain(g.m.b.Dir(), name) != nil:
 		g.stays = append(g.stays, g.item(NARKind, name, "is behind a symlink"))
 	case g.kept[identify(st)]:
 		g.stays = append(g.stays, g.item(NARKind, name, "is the same file as one that is needed"))
@@ -274,13 +272,13 @@ func (g *garbage) logs() error {
 func (g *garbage) realisations() error {
 	dirs := []string{filepath.Join(layout.CacheDir, bincache.RealisationDir)}
 	traces := filepath.Join(layout.CacheDir, bincache.BuildTraceDir)
-	if err := layout.Plain(g.m.b.dir, filepath.Join(traces, "x")); err == nil {
-		names, err := disk.ReadNames(g.m.b.path(traces))
+	if err := layout.Plain(g.m.b.Dir(), filepath.Join(traces, "x")); err == nil {
+		names, err := disk.ReadNames(g.m.b.Path(traces))
 		if err != nil {
 			return err
 		}
 		for _, name := range names {
-			if st, err := os.Lstat(g.m.b.path(traces, name)); err == nil && st.IsDir() {
+			if st, err := os.Lstat(g.m.b.Path(traces, name)); err == nil && st.IsDir() {
 				dirs = append(dirs, filepath.Join(traces, name))
 			}
 		}
@@ -297,7 +295,7 @@ func (g *garbage) realisations() error {
 
 func (g *garbage) realisation(name string) {
 	var p storepath.Path
-	text, err := layout.ReadFile(g.m.b.path(name))
+	text, err := layout.ReadFile(g.m.b.Path(name))
 	if err == nil {
 		p, err = bincache.RealisationPath(text)
 	}
@@ -316,7 +314,7 @@ func (g *garbage) debugInfo() error {
 	for _, base := range g.side(dir) {
 		var url string
 		name := filepath.Join(dir, base)
-		text, err := layout.ReadFile(g.m.b.path(name))
+		text, err := layout.ReadFile(g.m.b.Path(name))
 		if err == nil {
 			url, err = bincache.DebugInfoNAR(text)
 		}
@@ -334,7 +332,7 @@ func (g *garbage) debugInfo() error {
 func (g *garbage) temporary() error {
 	dirs := []string{"", layout.CacheDir, filepath.Join(layout.CacheDir, bincache.NARDir), filepath.Join(layout.CacheDir, bincache.LogDir), filepath.Join(layout.CacheDir, bincache.RealisationDir), layout.ReleasesDir, layout.TrashDir, layout.DumpsDir}
 	for _, r := range g.m.releases {
-		dir := filepath.Join(layout.ReleasesDir, r.Release.Project, r.Release.Name)
+		dir := layout.Release(r.Release.Project, r.Release.Name)
 		dirs = append(dirs, dir, filepath.Join(dir, layout.PreviousDir))
 	}
 	for _, dir := range dirs {
@@ -349,7 +347,7 @@ func (g *garbage) temporary() error {
 		}
 	}
 	for _, dir := range g.m.emptied {
-		if layout.Plain(g.m.b.dir, filepath.Join(dir, "x")) == nil {
+		if layout.Plain(g.m.b.Dir(), filepath.Join(dir, "x")) == nil {
 			g.add(LeftoverKind, dir, "the directory of a release that never came to be")
 		}
 	}

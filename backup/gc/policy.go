@@ -1,4 +1,4 @@
-package backup
+package gc
 
 import (
 	"fmt"
@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/narvault/narvault/backup"
 )
 
 // A Policy says which releases of a project to keep. Each rule keeps releases
@@ -23,16 +25,16 @@ func (p Policy) None() bool { return p == Policy{} }
 
 // A Verdict says what becomes of a release, and why.
 type Verdict struct {
-	Release ReleaseID `json:"release"`
-	Created time.Time `json:"created"`
-	Reasons []string  `json:"reasons"` // the rules that keep it
+	Release backup.ReleaseID `json:"release"`
+	Created time.Time        `json:"created"`
+	Reasons []string         `json:"reasons"` // the rules that keep it
 }
 
 // Apply returns a verdict for each release, the newest first, of releases that
 // belong together.
-func (p Policy) Apply(releases []*Release) []Verdict {
+func (p Policy) Apply(releases []*backup.Release) []Verdict {
 	releases = slices.Clone(releases)
-	slices.SortStableFunc(releases, func(x, y *Release) int {
+	slices.SortStableFunc(releases, func(x, y *backup.Release) int {
 		if c := y.Created.Compare(x.Created); c != 0 {
 			return c
 		}
@@ -41,7 +43,7 @@ func (p Policy) Apply(releases []*Release) []Verdict {
 	rules := p.rules()
 	verdicts := make([]Verdict, len(releases))
 	for i, r := range releases {
-		v := Verdict{Release: ReleaseID{r.Project, r.Name}, Created: r.Created, Reasons: []string{}}
+		v := Verdict{Release: backup.ReleaseID{Project: r.Project, Name: r.Name}, Created: r.Created, Reasons: []string{}}
 		if p.Within != (Span{}) && r.Created.After(p.Within.before(releases[0].Created)) {
 			v.Reasons = append(v.Reasons, "within "+p.Within.String())
 		}
