@@ -98,7 +98,7 @@ func (s *sequences) find(first int) (q *sequence, known bool) {
 // push out what is being read.
 func (c *Cache) aheadDepth(size int64) int {
 	switch n := c.max / 8 / size; {
-	case c.aheads == 0:
+	case !c.ahead:
 		return 0
 	case n > 0:
 		return int(min(n, maxDepth))
@@ -125,8 +125,8 @@ func (a *Archive) anticipate(b *blocks, off, n int64) {
 // asking. Who needs the block meets its error.
 func (a *Archive) decodeAhead(b *blocks, i int) {
 	defer a.ahead.Done()
-	a.cache.ahead.Acquire(context.Background(), 1) // no error without a deadline
-	defer a.cache.ahead.Release(1)
+	a.cache.cpus.Acquire(context.Background(), 1) // no error without a deadline
+	defer a.cache.cpus.Release(1)
 	key := blockKey{a, i}
 	if a.closing.Load() || a.cache.has(key) {
 		return

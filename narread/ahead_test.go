@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"sync"
 	"testing"
 )
 
@@ -136,4 +137,63 @@ func TestReadAhead(t *testing.T) {
 			t.Errorf("after block %d: %sare there, want %s", i, got, want)
 		}
 	}
+}
+
+// gatedBlocks is a container of 8 blocks whose decoding waits.
+type gatedBlocks struct {
+	fixed
+	begun chan int
+	gate  chan struct{}
+}
+
+func (g *gatedBlocks) decode(i int, _ []byte) (bool, error) {
+	g.begun <- i
+	<-g.gate
+	return true, nil
+}
+
+// TestAllProcessors decodes ahead on all processors while whoever reads waits for
+// a block that somebody else decodes, and on one less while he decodes himself.
+func TestAllProcessors(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
+	n := makeNAR(t, 100)
+	g := &gatedBlocks{fixed: fixed{size: 80, width: 10}, begun: make(chan int, 8), gate: make(chan struct{})}
+	a := open(t, n, optionsFor(n, "none"))
+	a.cache = NewCache(1 << 20)
+	b := &blocks{container: g}
+	ahead := func(i int) {
+		a.ahead.Add(1)
+		go a.decodeAhead(b, i)
+	}
+	var reader sync.WaitGroup
+	read := func(i int) {
+		reader.Go(func() {
+			if _, err := a.copyBlock(t.Context(), b, i, make([]byte, 10), int64(10*i)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	read(0)
+	<-g.begun // he decodes
+	ahead(1)
+	<-g.begun
+	if a.cache.cpus.TryAcquire(1) {
+		t.Error("a third block would be decoded beside the one that is asked for and the one ahead")
+	}
+	g.gate <- struct{}{}
+	g.gate <- struct{}{}
+	reader.Wait()
+	a.ahead.Wait()
+	ahead(2)
+	ahead(3)
+	<-g.begun
+	<-g.begun // both at a time
+	read(2)   // he waits
+	read(4)   // another one does not wait for his turn
+	if i := <-g.begun; i != 4 {
+		t.Errorf("block %d was begun", i)
+	}
+	close(g.gate)
+	reader.Wait()
+	a.ahead.Wait()
 }

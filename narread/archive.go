@@ -276,7 +276,9 @@ func (a *Archive) copyBlock(ctx context.Context, b *blocks, i int, p []byte, off
 		a.retry(b)
 		return 0, err
 	}
-	e, err := a.cache.get(blockKey{a, i}, b.length(i), func(dst []byte) error { return b.read(i, dst) })
+	e, err := a.cache.get(blockKey{a, i}, b.length(i), func(dst []byte) error {
+		return a.cache.asked(func() error { return b.read(i, dst) })
+	})
 	if err != nil {
 		a.retry(b)
 		return 0, err

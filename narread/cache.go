@@ -32,8 +32,8 @@ type Cache struct {
 	dec      decoders
 	decoding *semaphore.Weighted // bytes of blocks being decoded
 	passes   *semaphore.Weighted // containers being decoded from beginning to end
-	ahead    *semaphore.Weighted // blocks being decoded before they are asked for
-	aheads   int64               // how many of them at a time
+	cpus     *semaphore.Weighted // see asked
+	ahead    bool                // whether there are CPUs for more than what is asked for
 
 	mu      sync.Mutex
 	entries map[blockKey]*entry
@@ -62,13 +62,12 @@ type entry struct {
 // then blocks are shared only by those who read them at the same time.
 func NewCache(maxBytes int64) *Cache {
 	procs := int64(runtime.GOMAXPROCS(0))
-	aheads := procs - 1 // beside who asks
 	return &Cache{
 		max:      max(maxBytes, 0),
 		decoding: semaphore.NewWeighted(maxDecoding),
 		passes:   semaphore.NewWeighted(procs),
-		ahead:    semaphore.NewWeighted(aheads),
-		aheads:   aheads,
+		cpus:     semaphore.NewWeighted(procs),
+		ahead:    procs > 1,
 		entries:  make(map[blockKey]*entry),
 	}
 }
@@ -85,6 +84,17 @@ func (c *Cache) get(key blockKey, n int, load func(dst []byte) error) (*entry, e
 		return nil, e.err // the entry is out of the map, and has no buffer
 	}
 	return e, nil
+}
+
+// asked runs decode, for somebody who waits for it, on a CPU that is then not
+// used for what nobody waits for yet. While whoever reads in order waits for
+// blocks that are being decoded ahead, these have all CPUs: with one less, xz was
+// decoded on a single one of two.
+func (c *Cache) asked(decode func() error) error {
+	if c.cpus.TryAcquire(1) {
+		defer c.cpus.Release(1)
+	}
+	return decode()
 }
 
 // join takes a reference to the entry of key, making it if there is none.
