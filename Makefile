@@ -25,7 +25,7 @@ test: ## format, vet, staticcheck, all tests, most with the race detector (insta
 
 .PHONY: acceptance
 acceptance: ## the tests with a large corpus
-	CGO_ENABLED=0 go test -count=1 -timeout=60m -run=Acceptance -tags=acceptance -v ./cmd/...
+	CGO_ENABLED=0 go test -count=1 -timeout=60m -run=Acceptance -tags=acceptance -v ./cmd/... ./narread
 
 .PHONY: bench
 bench: build ## the Go benchmarks, and whole commands beside those of Nix

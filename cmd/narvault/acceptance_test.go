@@ -19,11 +19,6 @@ import (
 	"github.com/narvault/narvault/narread/testenv"
 )
 
-// corpusVar names a program that makes a corpus: called with --preset medium
-// --out DIR, it fills the Nix store and writes DIR/roots, symlinks to what is
-// to be backed up.
-const corpusVar = "NARVAULT_CORPUS"
-
 // TestAcceptance takes a corpus of real packages, and testdata/odd.nix, through
 // every way in and out, and compares all of it with Nix.
 func TestAcceptance(t *testing.T) {
@@ -65,36 +60,12 @@ type acceptance struct {
 
 // corpus returns the paths to back up.
 func corpus(t *testing.T, dir string) []string {
-	program := os.Getenv(corpusVar)
-	if program == "" {
-		program = "../../../shared/corpus/make-corpus"
-	}
-	program, err := filepath.Abs(program)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(program); err != nil {
-		t.Skipf("no corpus: set $%s (%v)", corpusVar, err)
-	}
-	out := filepath.Join(dir, "corpus")
-	testenv.Run(t, dir, program, "--preset", "medium", "--cache", filepath.Join(os.TempDir(), "narvault-corpus-cache"), "--out", out)
-	links, err := filepath.Glob(filepath.Join(out, "roots", "*"))
-	if err != nil || len(links) == 0 {
-		t.Fatalf("no roots in %s (%v)", out, err)
-	}
+	roots := testenv.Corpus(t, dir)
 	paths, err := built()
 	if err != nil {
 		t.Fatal(err)
 	}
-	roots := []string{paths["odd"]}
-	for _, link := range links {
-		target, err := filepath.EvalSymlinks(link)
-		if err != nil {
-			t.Fatal(err)
-		}
-		roots = append(roots, target)
-	}
-	return roots
+	return append(roots, paths["odd"])
 }
 
 // sh runs a shell command in the directory of the run.
