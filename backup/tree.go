@@ -109,6 +109,16 @@ func (t *Tree) Listing() (*nar.Listing, error) {
 	return archive.Listing()
 }
 
+// RandomAccess reports whether the listing can be had without decoding the whole
+// NAR.
+func (t *Tree) RandomAccess() bool {
+	if t.listing != nil {
+		return true
+	}
+	archive, err := t.opened()
+	return err != nil || archive.RandomAccess() // Listing returns the error
+}
+
 // Size returns the size of the NAR in bytes.
 func (t *Tree) Size() int64 { return t.size }
 

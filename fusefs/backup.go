@@ -33,6 +33,13 @@ type HashedTree interface {
 	NarHash() narinfo.Hash
 }
 
+// RandomTree is implemented by a Tree whose Listing may have to decode the whole
+// archive, unless it says that it has random access: then a process that waits for
+// it can be killed.
+type RandomTree interface {
+	RandomAccess() bool
+}
+
 // Stream is what nix-store --import reads, made while it is read. Its size is
 // exact, and its content is the same as long as it is open. The methods follow
 // the same rules as those of Tree.

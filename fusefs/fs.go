@@ -16,10 +16,10 @@ import (
 // it, and says how long the answer may be kept; there is nothing else to a
 // request, and no state between two of them.
 //
-// Requests are not cancelled: what they do is short, or is useful to the next
-// one that waits for the same block (that may be long, where an archive has to be
-// decoded as a whole). Go programs interrupt themselves all the
-// time (golang/go#40846) and many programs cannot take EINTR from a file.
+// What is short is not interrupted. Requests for what takes long, a listing for
+// which an archive has to be decoded as a whole, end when their process is killed
+// (patiently). Reading has no such requests: the kernel fills its page cache in the
+// background, and whoever waits for a page can be killed while he does.
 type fileSystem struct {
 	readOnly
 
@@ -67,7 +67,7 @@ func newFileSystem(b Backup, o Options) (*fileSystem, error) {
 		f.damage.locate = l.Locate
 	}
 	f.cat = newCatalogue(b, time.Now, f.errors.add)
-	f.trees = handles[*tree]{open: f.openTree, maxN: o.MaxTrees, maxCost: o.MaxListingBytes, minAge: o.reopenAfter}
+	f.trees = handles[*tree]{open: f.openTree, finish: f.listTree, maxN: o.MaxTrees, maxCost: o.MaxListingBytes, minAge: o.reopenAfter}
 	f.streams = handles[*stream]{open: f.openStream, maxN: o.MaxStreams, maxCost: math.MaxInt64, idle: streamIdle, minAge: o.reopenAfter}
 	f.views = map[int]viewPair{
 		viewStore:         {f.storeDir(), pathView{f}},
@@ -203,13 +203,16 @@ func (f *fileSystem) String() string { return fsType }
 
 // Lookup finds an entry of a directory. "." and ".." are asked for by the NFS
 // server and open_by_handle_at(2), which know a file by its node only.
-func (f *fileSystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+func (f *fileSystem) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	n := node(h.NodeId)
 	f.begin(opLookup, n)
-	child, err := f.lookup(n, name)
-	if err == nil {
-		err = f.attr(child, &out.Attr)
-	}
+	var child node
+	err := f.patiently(cancel, h.Caller, func() (err error) {
+		if child, err = f.lookup(n, name); err == nil {
+			err = f.attr(child, &out.Attr)
+		}
+		return err
+	})
 	if errors.Is(err, errNoName) {
 		*out = fuse.EntryOut{} // node 0: the kernel remembers that there is none
 		out.SetEntryTimeout(keep(n))
@@ -309,10 +312,10 @@ func (f *fileSystem) identify(n node, a *fuse.Attr) {
 }
 
 // GetAttr is stat(2).
-func (f *fileSystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+func (f *fileSystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
 	n := node(in.NodeId)
 	f.begin(opGetAttr, n)
-	if err := f.attr(n, &out.Attr); err != nil {
+	if err := f.patiently(cancel, in.Caller, func() error { return f.attr(n, &out.Attr) }); err != nil {
 		return f.fail("stat", n, "", err)
 	}
 	out.SetTimeout(keep(n))
@@ -320,14 +323,18 @@ func (f *fileSystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.At
 }
 
 // Readlink is readlink(2).
-func (f *fileSystem) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
+func (f *fileSystem) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
 	n := node(h.NodeId)
 	f.begin(opReadlink, n)
 	v, err := f.view(n)
 	if err != nil {
 		return nil, f.fail("read link", n, "", err)
 	}
-	target, err := v.readlink(n)
+	var target string
+	err = f.patiently(cancel, h.Caller, func() (err error) {
+		target, err = v.readlink(n)
+		return err
+	})
 	return []byte(target), f.fail("read link", n, "", err)
 }
 
@@ -350,14 +357,18 @@ func (f *fileSystem) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 }
 
 // Read is pread(2). It fills buf or fails, except at the end of the file.
-func (f *fileSystem) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+func (f *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	n := node(in.NodeId)
 	f.begin(opRead, n)
 	v, err := f.view(n)
 	if err != nil {
 		return nil, f.fail("read", n, "", err)
 	}
-	got, err := v.read(n, buf[:min(len(buf), int(in.Size))], int64(in.Offset))
+	var got int
+	err = f.patiently(cancel, in.Caller, func() (err error) {
+		got, err = v.read(n, buf[:min(len(buf), int(in.Size))], int64(in.Offset))
+		return err
+	})
 	if err != nil {
 		return nil, f.fail("read", n, "", err)
 	}

@@ -15,7 +15,10 @@ import (
 // and when it was idle for long; the last one used stays, lest a listing above
 // maxCost be read again for each request. Errors are not kept.
 type handles[V io.Closer] struct {
-	open    func(key node) (v V, cost int64, err error)
+	open func(key node) (v V, cost int64, err error)
+	// finish, if not nil, is the rest of opening where open returns errSlow beside
+	// v. It runs in the background, and meanwhile acquire returns a waitError.
+	finish  func(v V) (cost int64, err error)
 	maxN    int
 	maxCost int64
 	idle    time.Duration // 0: for ever
@@ -37,6 +40,7 @@ type handles[V io.Closer] struct {
 type handle[V io.Closer] struct {
 	key   node
 	ready chan struct{} // closed when v, cost and err are set
+	slow  chan struct{} // closed before that, if opening goes on in the background
 	v     V
 	cost  int64
 	err   error
@@ -51,27 +55,76 @@ type handle[V io.Closer] struct {
 	reopening bool // guarded by handles.mu
 }
 
-var errOpenPanicked = errors.New("opening it panicked")
+var (
+	errOpenPanicked = errors.New("opening it panicked")
+	errSlow         = errors.New("opening it takes long")
+)
 
-// acquire returns the handle of key, opened. The caller releases it.
+func newHandle[V io.Closer](key node) *handle[V] {
+	return &handle[V]{key: key, ready: make(chan struct{}), slow: make(chan struct{}), err: errOpenPanicked, born: time.Now()}
+}
+
+// acquire returns the handle of key, opened. The caller releases it. While it is
+// being opened in the background, the error is a waitError.
 func (h *handles[V]) acquire(key node) (*handle[V], error) {
 	h.mu.Lock()
 	e, ok := h.byKey[key]
 	if ok {
 		h.use(e)
 		h.mu.Unlock()
-		<-e.ready
-		return e, e.err // after an error e is no longer in byKey: nothing to release
+		return h.join(e)
 	}
-	e = &handle[V]{key: key, users: 1, ready: make(chan struct{}), err: errOpenPanicked, born: time.Now()}
+	e = newHandle[V](key)
+	e.users = 1
 	if h.byKey == nil {
 		h.byKey = make(map[node]*handle[V])
 	}
 	h.byKey[key] = e
 	h.mu.Unlock()
-	defer h.opened(e) // also when open panics: nobody may wait for ever
-	e.v, e.cost, e.err = h.open(key)
-	return e, e.err
+	return h.begin(e)
+}
+
+// join is acquire for a handle of which the caller is a user already.
+func (h *handles[V]) join(e *handle[V]) (*handle[V], error) {
+	select {
+	case <-e.ready:
+		return e, e.err // after an error e is no longer in byKey: nothing to release
+	default:
+	}
+	select {
+	case <-e.ready:
+		return e, e.err
+	case <-e.slow:
+		h.release(e)
+		return nil, e.wait()
+	}
+}
+
+// begin opens e, or begins to.
+func (h *handles[V]) begin(e *handle[V]) (*handle[V], error) {
+	slow := false
+	defer func() { // also when open panics: nobody may wait for ever
+		if !slow {
+			h.opened(e)
+		}
+	}()
+	e.v, e.cost, e.err = h.open(e.key)
+	if slow = e.err == errSlow; !slow {
+		return e, e.err
+	}
+	close(e.slow)
+	go func() {
+		e.cost, e.err = h.finish(e.v)
+		if h.opened(e); e.err == nil {
+			h.release(e)
+		}
+	}()
+	return nil, e.wait()
+}
+
+// wait returns what a request is told that needs e.
+func (e *handle[V]) wait() error {
+	return &waitError{ready: e.ready, outcome: func() error { return e.err }}
 }
 
 // acquireOpen is acquire for what is open, nil if it is not.
@@ -137,10 +190,12 @@ func (h *handles[V]) reopen(e *handle[V]) bool {
 	if !due {
 		return spent
 	}
-	n := &handle[V]{key: e.key, ready: make(chan struct{}), err: errOpenPanicked, born: time.Now()}
+	n := newHandle[V](e.key)
 	defer h.replace(e, n) // also when open panics
 	close(n.ready)
-	n.v, n.cost, n.err = h.open(e.key)
+	if n.v, n.cost, n.err = h.open(e.key); n.err == errSlow {
+		n.cost, n.err = h.finish(n.v)
+	}
 	return n.err == nil
 }
 
@@ -250,7 +305,8 @@ func (h *handles[V]) offer(key node, v V) {
 	h.mu.Lock()
 	_, have := h.byKey[key]
 	if !have {
-		e := &handle[V]{key: key, ready: make(chan struct{}), v: v, born: time.Now(), users: 1}
+		e := newHandle[V](key)
+		e.v, e.err, e.users = v, nil, 1
 		close(e.ready)
 		if h.byKey == nil {
 			h.byKey = make(map[node]*handle[V])

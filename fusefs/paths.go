@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"sync"
 	"syscall"
 
@@ -21,7 +22,8 @@ type tree struct {
 }
 
 // openTree opens the store path that key, an entry 0 of viewStore, stands for.
-// The cost is the memory of its listing.
+// The cost is the memory of its listing. If that may take long, the error is
+// errSlow, and listTree has to follow.
 func (f *fileSystem) openTree(key node) (*tree, int64, error) {
 	num := key.number()
 	p, ok := f.cat.paths.key(num)
@@ -37,6 +39,31 @@ func (f *fileSystem) openTree(key node) (*tree, int64, error) {
 		f.cat.replace(num)
 		return nil, 0, errNoNode
 	}
+	open := &tree{Tree: t}
+	if r, ok := t.(RandomTree); ok && !r.RandomAccess() {
+		return open, 0, errSlow
+	}
+	cost, err := open.list()
+	if err != nil {
+		return nil, 0, err
+	}
+	return open, cost, nil
+}
+
+// listTree is the rest of openTree. It runs on a goroutine of its own.
+func (f *fileSystem) listTree(t *tree) (cost int64, err error) {
+	debug.SetPanicOnFault(true) // as begin does
+	defer func() {
+		if reason := recover(); reason != nil {
+			f.panicked(reason)
+			err = errOpenPanicked
+		}
+	}()
+	return t.list()
+}
+
+// list sets l, and closes the tree if it cannot.
+func (t *tree) list() (cost int64, err error) {
 	l, err := t.Listing()
 	if err != nil {
 		err = &backupError{err}
@@ -45,9 +72,10 @@ func (f *fileSystem) openTree(key node) (*tree, int64, error) {
 	}
 	if err != nil {
 		t.Close()
-		return nil, 0, err
+		return 0, err
 	}
-	return &tree{t, l}, l.MemSize(), nil
+	t.l = l
+	return l.MemSize(), nil
 }
 
 // contents remembers which NAR each store path number has stood for. Entry

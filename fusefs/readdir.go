@@ -12,8 +12,8 @@ import (
 const dots = 2
 
 // ReadDir is getdents(2) when nobody asked for attributes.
-func (f *fileSystem) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return f.readDir(node(in.NodeId), in.Offset, func(off uint64, e dirent) bool {
+func (f *fileSystem) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	return f.readDir(cancel, in, func(off uint64, e dirent) bool {
 		return out.AddDirEntry(fuse.DirEntry{Name: e.name, Mode: e.typ, Ino: uint64(e.node), Off: off})
 	})
 }
@@ -22,9 +22,9 @@ func (f *fileSystem) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEn
 // Where attributes would cost work (the lists of store paths, which would all
 // have to be opened), an entry goes without them, and the kernel asks when
 // somebody wants them.
-func (f *fileSystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+func (f *fileSystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	n := node(in.NodeId)
-	return f.readDir(n, in.Offset, func(off uint64, e dirent) bool {
+	return f.readDir(cancel, in, func(off uint64, e dirent) bool {
 		entry := out.AddDirLookupEntry(fuse.DirEntry{Name: e.name, Mode: e.typ, Ino: uint64(e.node), Off: off})
 		if entry != nil && e.attr != nil {
 			entry.Attr = *e.attr
@@ -35,19 +35,22 @@ func (f *fileSystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 	})
 }
 
-// readDir adds the entries of n from an offset on, until add says that no more
-// fit.
-func (f *fileSystem) readDir(n node, off uint64, add func(off uint64, e dirent) bool) fuse.Status {
+// readDir adds the entries of a directory from an offset on, until add says that
+// no more fit.
+func (f *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, add func(off uint64, e dirent) bool) fuse.Status {
+	n, off := node(in.NodeId), in.Offset
 	f.begin(opReadDir, n)
 	if off > math.MaxInt32 {
 		return fuse.OK // beyond the end of any directory
 	}
 	v, err := f.view(n)
 	if err == nil && off < dots {
-		err = f.addDots(v, n, &off, add)
+		err = f.patiently(cancel, in.Caller, func() error { return f.addDots(v, n, &off, add) })
 	}
 	if err == nil && off >= dots {
-		err = v.list(n, int(off)-dots, func(key int, e dirent) bool { return add(uint64(key)+dots, e) })
+		err = f.patiently(cancel, in.Caller, func() error {
+			return v.list(n, int(off)-dots, func(key int, e dirent) bool { return add(uint64(key)+dots, e) })
+		})
 	}
 	return f.fail("list", n, "", err)
 }

@@ -213,24 +213,17 @@ func (a *Archive) Size() int64 { return a.o.NarSize }
 // ReadAt reads bytes of the NAR, all of them verified. It implements
 // io.ReaderAt.
 func (a *Archive) ReadAt(p []byte, off int64) (int, error) {
-	return a.ReadAtContext(context.Background(), p, off)
-}
-
-// ReadAtContext is ReadAt, and waits for a container to be decoded to a file only
-// until ctx ends; the decoding goes on for others. A block, and the pass that
-// verifies a summed container, it does wait for.
-func (a *Archive) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
 	if err := a.enter(); err != nil {
 		return 0, err
 	}
 	defer a.leave()
-	return a.readAt(ctx, p, off)
+	return a.readAt(p, off)
 }
 
 // respools is how often a read goes on after a spool file turned out to be bad.
 const respools = 2
 
-func (a *Archive) readAt(ctx context.Context, p []byte, off int64) (int, error) {
+func (a *Archive) readAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, fmt.Errorf("read %s: negative offset %d", a.file.name, off)
 	}
@@ -238,12 +231,12 @@ func (a *Archive) readAt(ctx context.Context, p []byte, off int64) (int, error) 
 		return 0, io.EOF
 	}
 	want := p[:min(int64(len(p)), a.o.NarSize-off)]
-	n, err := a.readBlocks(ctx, want, off)
+	n, err := a.readBlocks(want, off)
 	for range respools {
 		if err == nil || !a.respool(err) {
 			break
 		}
-		n, err = a.readBlocks(ctx, want, off)
+		n, err = a.readBlocks(want, off)
 	}
 	if err == nil && n < len(p) {
 		err = io.EOF
@@ -252,7 +245,7 @@ func (a *Archive) readAt(ctx context.Context, p []byte, off int64) (int, error) 
 }
 
 // readBlocks fills p from off on.
-func (a *Archive) readBlocks(ctx context.Context, p []byte, off int64) (n int, err error) {
+func (a *Archive) readBlocks(p []byte, off int64) (n int, err error) {
 	b, err := a.blocks()
 	if err != nil {
 		return 0, err
@@ -261,7 +254,7 @@ func (a *Archive) readBlocks(ctx context.Context, p []byte, off int64) (n int, e
 		a.anticipate(b, off, int64(len(p)))
 	}
 	for i := b.find(off); n < len(p); i++ {
-		c, err := a.copyBlock(ctx, b, i, p[n:], off+int64(n))
+		c, err := a.copyBlock(b, i, p[n:], off+int64(n))
 		if err != nil {
 			return n, err
 		}
@@ -271,8 +264,8 @@ func (a *Archive) readBlocks(ctx context.Context, p []byte, off int64) (n int, e
 }
 
 // copyBlock copies from block i what it has of the NAR from off on.
-func (a *Archive) copyBlock(ctx context.Context, b *blocks, i int, p []byte, off int64) (int, error) {
-	if err := b.await(ctx, i); err != nil {
+func (a *Archive) copyBlock(b *blocks, i int, p []byte, off int64) (int, error) {
+	if err := b.await(i); err != nil {
 		a.retry(b)
 		return 0, err
 	}
@@ -319,7 +312,7 @@ type errorKeeper struct {
 }
 
 func (r *errorKeeper) ReadAt(p []byte, off int64) (int, error) {
-	n, err := r.a.readAt(context.Background(), p, off)
+	n, err := r.a.readAt(p, off)
 	if err != nil && err != io.EOF {
 		r.err = err
 	}

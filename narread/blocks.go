@@ -2,7 +2,6 @@ package narread
 
 import (
 	"cmp"
-	"context"
 	"sort"
 
 	"github.com/cespare/xxhash/v2"
@@ -63,9 +62,9 @@ func missing(c container, i int) error {
 }
 
 // await returns when block i can be decoded, or never will be.
-func (b *blocks) await(ctx context.Context, i int) error {
+func (b *blocks) await(i int) error {
 	if s, ok := b.container.(*spooled); ok {
-		return s.await(ctx, i)
+		return s.await(i)
 	}
 	return missing(b.container, i)
 }

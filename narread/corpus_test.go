@@ -5,12 +5,13 @@ import (
 	"context"
 	"io"
 	"math/rand/v2"
-	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/narvault/narvault/narread/nar"
 	"github.com/narvault/narvault/narread/spool"
+	"github.com/narvault/narvault/narread/testenv"
 )
 
 // corpusPackers are the containers that caches have in the field, made at the
@@ -32,7 +33,7 @@ func corpusPackers() []packer {
 // small form of TestAcceptanceContainers.
 func TestRealFiles(t *testing.T) {
 	var out bytes.Buffer
-	l, _, err := nar.Dump(context.Background(), &out, runtime.GOROOT()+"/src/encoding")
+	l, _, err := nar.Dump(context.Background(), &out, strings.TrimSpace(testenv.Run(t, ".", "go", "env", "GOROOT"))+"/src/encoding")
 	must(t, err)
 	cache := NewCache(1 << 20) // most of it is read from the containers, not from the cache
 	for _, p := range corpusPackers() {

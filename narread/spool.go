@@ -1,7 +1,6 @@
 package narread
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -73,7 +72,7 @@ func (s *spooled) available(i int) bool {
 }
 
 // await returns when block i can be read, or never will be.
-func (s *spooled) await(ctx context.Context, i int) error {
+func (s *spooled) await(i int) error {
 	for {
 		s.mu.Lock()
 		avail, err, grown := s.avail, s.err, s.grown
@@ -84,11 +83,7 @@ func (s *spooled) await(ctx context.Context, i int) error {
 		case err != nil:
 			return err
 		}
-		select {
-		case <-grown:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+		<-grown
 	}
 }
 
