@@ -15,16 +15,17 @@ import (
 	"github.com/narvault/narvault/backup/disk"
 	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
+	"github.com/narvault/narvault/backup/nixstore"
 	"github.com/narvault/narvault/narread/storepath"
 )
 
 // maxRealisation bounds what is read of a realisation, in bytes.
 const maxRealisation = 1 << 20
 
-// Realisations returns the names of the files in the cache, relative to it, that
+// RealisationFiles returns the names of the files in the cache, relative to it, that
 // say how the paths were realised, sorted. Those that cannot be read are passed
 // over.
-func (s *CacheStore) Realisations(ctx context.Context, paths []storepath.Path) ([]string, error) {
+func (s *CacheStore) RealisationFiles(ctx context.Context, paths []storepath.Path) ([]string, error) {
 	s.realisedOnce.Do(func() { s.realised, s.realisedErr = s.findRealisations(ctx) })
 	if s.realisedErr != nil {
 		return nil, s.realisedErr
@@ -85,7 +86,7 @@ func (s *CacheStore) list(dir string) ([]string, error) {
 	return disk.ReadNames(name)
 }
 
-// ReadRealisation reads a file that Realisations has named.
+// ReadRealisation reads a file that RealisationFiles has named.
 func (s *CacheStore) ReadRealisation(name string) ([]byte, error) {
 	file := s.source.cachePath(filepath.FromSlash(name))
 	st, err := os.Lstat(file)
@@ -98,36 +99,85 @@ func (s *CacheStore) ReadRealisation(name string) ([]byte, error) {
 	return layout.ReadFile(file)
 }
 
-// A realisationStore is a Store that has realisations as files; a CacheStore is.
-type realisationStore interface {
-	Realisations(ctx context.Context, paths []storepath.Path) ([]string, error)
+// A realisationFiler is a Store that has realisations as files; a CacheStore is.
+type realisationFiler interface {
+	RealisationFiles(ctx context.Context, paths []storepath.Path) ([]string, error)
 	ReadRealisation(name string) ([]byte, error)
 }
 
-// archiveRealisations takes over the realisations of the release's store paths
-// from another cache, byte for byte. Those that are there already stay. What
+// A realisationStore is a Store that knows the realisations of derivations; the
+// local one is.
+type realisationStore interface {
+	Realisations(ctx context.Context, drvs []storepath.Path) ([]nixstore.Realisation, error)
+}
+
+// A realisationFile is a realisation by the name that it has in a cache.
+type realisationFile struct {
+	name string
+	read func() ([]byte, error)
+}
+
+// realisations returns those of the release's store paths that the store has.
+func (r *runner) realisations(ctx context.Context) (files []realisationFile, err error) {
+	switch from := r.store.(type) {
+	case realisationFiler:
+		names, err := from.RealisationFiles(ctx, r.closure)
+		if err != nil {
+			return nil, fmt.Errorf("find realisations: %w", err)
+		}
+		for _, name := range names {
+			files = append(files, realisationFile{name, func() ([]byte, error) { return from.ReadRealisation(name) }})
+		}
+	case realisationStore:
+		found, err := from.Realisations(ctx, r.builders())
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err != nil { // "ca-derivations" is an experiment of Nix
+			r.result.Warnings = append(r.result.Warnings, fmt.Sprintf("realisations of content-addressed derivations are left out: %v", err))
+		}
+		for _, one := range found {
+			if _, ours := slices.BinarySearch(r.closure, one.Path); ours {
+				name := path.Join(bincache.RealisationDir, one.ID+bincache.RealisationExt)
+				files = append(files, realisationFile{name, func() ([]byte, error) { return one.Text, nil }})
+			}
+		}
+	}
+	return files, nil
+}
+
+// builders returns the derivations that may have realisations of the release's
+// store paths.
+func (r *runner) builders() []storepath.Path {
+	drvs := derivations(r.closure)
+	for i := range r.infos {
+		if info := &r.infos[i]; info.CA != "" && info.Deriver != "" {
+			drvs = append(drvs, info.Deriver)
+		}
+	}
+	return drvs
+}
+
+// archiveRealisations takes over the realisations of the release's store paths,
+// byte for byte. Those that are there already stay. What
 // cannot be taken over (FAT and exFAT have no colons in names) is a warning: the
 // paths can be restored without.
 func (r *runner) archiveRealisations(ctx context.Context, b *Backup) error {
-	from, ok := r.store.(realisationStore)
-	if !ok {
-		return nil
-	}
-	names, err := from.Realisations(ctx, r.closure)
+	files, err := r.realisations(ctx)
 	if err != nil {
-		return fmt.Errorf("find realisations: %w", err)
+		return err
 	}
 	dirs := make(map[string]bool)
-	for _, name := range names {
+	for _, file := range files {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		dir, err := r.archiveRealisation(b, from, name)
+		dir, err := r.archiveRealisation(b, file)
 		switch {
 		case errors.Is(err, syscall.ENOSPC):
 			return fmt.Errorf("write realisation: %w", err)
 		case err != nil:
-			r.result.Warnings = append(r.result.Warnings, fmt.Sprintf("realisation %s is left out: %v", name, err))
+			r.result.Warnings = append(r.result.Warnings, fmt.Sprintf("realisation %s is left out: %v", file.name, err))
 		default:
 			dirs[dir] = true
 		}
@@ -142,13 +192,13 @@ func (r *runner) archiveRealisations(ctx context.Context, b *Backup) error {
 
 // archiveRealisation takes over one file and returns the directory that must be
 // synced, also if it was there: who wrote it may have been killed before.
-func (r *runner) archiveRealisation(b *Backup, from realisationStore, name string) (dir string, err error) {
-	target := b.cachePath(filepath.FromSlash(name))
+func (r *runner) archiveRealisation(b *Backup, file realisationFile) (dir string, err error) {
+	target := b.cachePath(filepath.FromSlash(file.name))
 	dir = filepath.Dir(target)
 	if _, err := os.Lstat(target); err == nil {
 		return dir, nil
 	}
-	text, err := from.ReadRealisation(name)
+	text, err := file.read()
 	if err != nil {
 		return "", err
 	}

@@ -246,12 +246,12 @@ func (s *SubstitutedStore) Realise(ctx context.Context, drvs []storepath.Path) e
 	return s.cache.Realise(ctx, drvs)
 }
 
-// Realisations are those of the cache: the store has none as files.
-func (s *SubstitutedStore) Realisations(ctx context.Context, paths []storepath.Path) ([]string, error) {
-	return s.cache.Realisations(ctx, paths)
+// RealisationFiles are those of the cache: the store has none as files.
+func (s *SubstitutedStore) RealisationFiles(ctx context.Context, paths []storepath.Path) ([]string, error) {
+	return s.cache.RealisationFiles(ctx, paths)
 }
 
-// ReadRealisation reads a file that Realisations has named.
+// ReadRealisation reads a file that RealisationFiles has named.
 func (s *SubstitutedStore) ReadRealisation(name string) ([]byte, error) {
 	return s.cache.ReadRealisation(name)
 }
