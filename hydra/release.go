@@ -62,8 +62,9 @@ type Product struct {
 //	 "tables": {"users": [{"username": "eelco", ...}, ...], "projects": [...], ...}}
 //
 // Tables come in the order in which the rows can be inserted, rows in that of
-// their keys, columns by PostgreSQL's names. There are no passwords in it, and
-// nothing that changes while the release does not.
+// their keys, columns by PostgreSQL's names. Only columns that are known are in
+// it: no password, nor what precedes the host of a URL (http, https), which may be
+// a token, and nothing that changes while the release does not.
 type Rows json.RawMessage
 
 // An OutputError names the builds of a release whose outputs cannot be backed

@@ -22,7 +22,7 @@ func newFullScene(t testing.TB, shape string) *scene {
 		"path": path("client-1.0") + "/x.iso", "filesize": int64(5_000_000_000), "sha256hash": "00ff"})
 	s.Insert("buildsteps", hydratest.Row{"build": s.server, "stepnr": 2, "type": 0, "drvpath": path("dependency.drv"), "busy": 0,
 		"propagatedfrom": s.client, "status": 0})
-	s.Insert("buildsteps", hydratest.Row{"build": s.server, "stepnr": 3, "type": 0, "drvpath": path("late.drv"), "busy": 0,
+	s.Insert("buildsteps", hydratest.Row{"build": s.server, "stepnr": 3, "type": 0, "drvpath": path("late.drv"), "busy": 30,
 		"propagatedfrom": s.late, "status": 0})
 	s.Insert("buildstepoutputs", hydratest.Row{"build": s.server, "stepnr": 2, "name": "out", "path": path("dependency")})
 	s.Insert("buildinputs", hydratest.Row{"build": s.server, "name": "client", "type": "build", "dependency": s.client, "revision": "f\u00fcr"})
@@ -191,8 +191,14 @@ func checkQuiet(t *testing.T, db *hydratest.DB) {
 		"select 'jobset enabled ' || name from jobsets where enabled <> 0",
 		"select 'password of ' || username from users where password <> '!'",
 		"select 'hidden evaluation ' || id from jobsetevals where hasnewbuilds <> 1",
+		"select 'running step ' || stepnr || ' of build ' || build from buildsteps where busy <> 0",
 	} {
 		for _, fault := range db.Strings(sql) {
+			t.Error(fault)
+		}
+	}
+	if db.Has("builds", "busy") {
+		for _, fault := range db.Strings("select 'running build ' || id from builds where busy <> 0") {
 			t.Error(fault)
 		}
 	}
@@ -299,6 +305,21 @@ func TestRestoreEvaluationErrors(t *testing.T) {
 			t.Errorf("the error is %q, want %q", got, want)
 		}
 	}
+}
+
+// TestRestoreBusy restores rows that say that somebody is at work, as those of
+// narvault's first versions could: nobody is.
+func TestRestoreBusy(t *testing.T) {
+	forShapes(t, func(t *testing.T, source *scene, shape string) {
+		rows := string(find(t, open(t, source.URL), hydra.Selection{Project: "disnix", Evaluation: int64(source.second)}).Rows)
+		busy := strings.ReplaceAll(strings.ReplaceAll(rows, `"stepnr":`, `"busy":1,"stepnr":`), `"finished":`, `"busy":1,"locker":"me","notificationpendingsince":1,"finished":`)
+		if busy == rows {
+			t.Fatal("nobody is busy")
+		}
+		target := hydratest.New(t, shape)
+		restored(t, target.URL, hydra.Rows(busy))
+		checkQuiet(t, target)
+	})
 }
 
 // TestRestoreIsolation restores as a role whose transactions would neither see

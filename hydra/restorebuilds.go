@@ -85,7 +85,12 @@ func choose(ids []int64, wanted int64) int64 {
 func finish(build row) {
 	build["finished"], build["keep"], build["iscurrent"] = json.RawMessage("1"), json.RawMessage("1"), json.RawMessage("0")
 	build.setNumber("notificationpendingsince", 0)
+	rest(build)
 }
+
+// rest says of a build or a step that nobody is at work on it. (The column was
+// among the rows of steps once.)
+func rest(one row) { one["busy"] = json.RawMessage("0") }
 
 // sameBuilds returns the finished builds of derivations that are there.
 func (r *restoring) sameBuilds(ctx context.Context, drvs []string) (map[buildKey][]int64, error) {
@@ -138,6 +143,9 @@ func (r *restoring) putOfBuilds(ctx context.Context) error {
 		for _, one := range rows {
 			one.setNumber("build", r.out.Builds[one.number("build")])
 			r.refer(one, "propagatedfrom", "dependency")
+			if table == "buildsteps" {
+				rest(one)
+			}
 		}
 		if table == "buildinputs" {
 			if err := r.renumber(ctx, table, rows); err != nil {
