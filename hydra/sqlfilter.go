@@ -14,8 +14,8 @@ import (
 type sqlFilter struct {
 	settings map[string]bool // what the server lets set
 	noOwner  bool
-	rows     bool // in the rows of a table
-	within   bool // a statement that began on a line before, such as a function with lines of its own
+	rows     bool       // in the rows of a table
+	scanner  sqlScanner //  of all but rows: a function or a comment may have lines that look like statements
 }
 
 // longestStatement is how long a line of SQL may be that is looked at: one that
@@ -60,9 +60,9 @@ func (f *sqlFilter) passes(line []byte) bool {
 	switch {
 	case f.rows:
 		f.rows = !bytes.Equal(bytes.TrimRight(line, "\r\n"), []byte(`\.`))
+	case f.scanner.within():
 	case bytes.HasPrefix(line, []byte("COPY ")):
 		f.rows = copyStatement.Match(line)
-	case f.within:
 	case bytes.HasPrefix(line, []byte(`\`)):
 		return !restrictCommand.Match(line)
 	case bytes.HasPrefix(line, []byte("SET ")):
@@ -74,13 +74,10 @@ func (f *sqlFilter) passes(line []byte) bool {
 	return true
 }
 
-// follow notes whether a statement goes on after a line, or a part of one.
+// follow reads a line, or a part of one.
 func (f *sqlFilter) follow(line []byte, begins bool) {
-	text := bytes.TrimSpace(line)
-	switch {
-	case f.rows, len(text) == 0:
-	case begins && !f.within && (bytes.HasPrefix(text, []byte("--")) || text[0] == '\\'):
-	default:
-		f.within = text[len(text)-1] != ';'
+	if f.rows || begins && len(line) > 0 && line[0] == '\\' && !f.scanner.within() {
+		return // rows, or a command of psql's
 	}
+	f.scanner.scan(line)
 }
