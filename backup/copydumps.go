@@ -12,19 +12,27 @@ import (
 	"github.com/narvault/narvault/backup/disk"
 	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/backup/lock"
+	"github.com/narvault/narvault/index/bincache"
 )
 
-// CopyDumps brings the dumps that from has into the backup in dir, those that it
-// has not yet, and returns their names. Each is verified when it is copied; one
-// that is damaged is an error, and does not keep the others.
+// CopyDumps brings the dumps that from has, also those made by hand, into the
+// backup in dir, those that it has not yet, and returns their names. The backup is
+// made if it is not there. Each dump is verified when it is copied; one that is
+// damaged is an error, and does not keep the others.
 func CopyDumps(ctx context.Context, dir string, from *Backup, o lock.Options) (copied []string, err error) {
 	return copyDumps(ctx, disk.OS{}, dir, from, o)
 }
 
 func copyDumps(ctx context.Context, fsys disk.FS, dir string, from *Backup, o lock.Options) (copied []string, err error) {
-	dumps, err := readDumps(from.Path(layout.DumpsDir))
+	dumps, err := from.Dumps()
 	if err != nil || len(dumps) == 0 {
 		return nil, err
+	}
+	if err := MayCreate(dir); err != nil {
+		return nil, err
+	}
+	if err := fsys.Mkdir(dir); err != nil {
+		return nil, fmt.Errorf("copy dumps: %w", err)
 	}
 	lock, err := lock.Take(ctx, dir, lock.Writing, o)
 	if err != nil {
@@ -32,16 +40,23 @@ func copyDumps(ctx context.Context, fsys disk.FS, dir string, from *Backup, o lo
 	}
 	defer lock.Close()
 	a := &dumpAdder{fsys: fsys, dir: filepath.Join(dir, layout.DumpsDir)}
+	if err := lock.Exclusively(ctx, func() error { return a.createLike(dir, from) }); err != nil {
+		return nil, fmt.Errorf("copy dumps: %w", err)
+	}
 	if err := disk.MkdirAll(a.fsys, dir, a.dir); err != nil {
 		return nil, fmt.Errorf("copy dumps: %w", err)
 	}
 	var failed error
 	for _, d := range dumps {
 		name := filepath.Base(d.File)
-		if _, err := os.Lstat(filepath.Join(a.dir, name)); !errors.Is(err, fs.ErrNotExist) {
+		target := filepath.Join(a.dir, name)
+		if filepath.Dir(d.File) == from.Dir() { // made by hand
+			target = filepath.Join(dir, name)
+		}
+		if _, err := os.Lstat(target); !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if err := a.copy(ctx, d); err != nil {
+		if err := a.copy(ctx, d, target); err != nil {
 			failed = errors.Join(failed, fmt.Errorf("copy dump %s: %w", name, err))
 			continue
 		}
@@ -50,8 +65,21 @@ func copyDumps(ctx context.Context, fsys disk.FS, dir string, from *Backup, o lo
 	return copied, failed
 }
 
+// createLike makes a backup in dir for the store directory of another one.
+func (a *dumpAdder) createLike(dir string, from *Backup) error {
+	if isBackup(dir) {
+		return nil
+	}
+	c := Config{Compression: from.config.Compression, Level: from.config.Level}
+	b, err := create(a.fsys, dir, from.Cache.StoreDir(), c, bincache.Options{})
+	if err != nil {
+		return err
+	}
+	return b.Close()
+}
+
 // copy copies a dump of another backup, and what is known of it.
-func (a *dumpAdder) copy(ctx context.Context, d *Dump) error {
+func (a *dumpAdder) copy(ctx context.Context, d *Dump, target string) error {
 	temp, err := a.copyFile(ctx, d.File)
 	if err != nil {
 		return err
@@ -61,18 +89,23 @@ func (a *dumpAdder) copy(ctx context.Context, d *Dump) error {
 		_, err = io.Copy(io.Discard, text)
 		err = errors.Join(err, text.Close())
 	}
-	of := *d
-	of.File = filepath.Join(a.dir, filepath.Base(d.File))
-	if err == nil && d.Version != 0 {
+	described := d.Version != 0
+	if err == nil && described {
+		of := *d
+		of.File = target
 		err = (&dumpAdder{fsys: a.fsys, dump: &of}).describe()
 	}
 	if err != nil {
 		return errors.Join(err, a.fsys.Remove(temp))
 	}
-	if err := a.fsys.Rename(temp, of.File); err != nil {
-		return errors.Join(err, a.fsys.Remove(temp), a.fsys.Remove(of.File+dumpInfoExt))
+	if err := a.fsys.Rename(temp, target); err != nil {
+		err = errors.Join(err, a.fsys.Remove(temp))
+		if described {
+			err = errors.Join(err, a.fsys.Remove(target+dumpInfoExt))
+		}
+		return err
 	}
-	return a.fsys.SyncDir(a.dir)
+	return a.fsys.SyncDir(filepath.Dir(target))
 }
 
 // copyFile copies a file to a temporary one, durably.

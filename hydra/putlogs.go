@@ -83,7 +83,7 @@ func putLog(dir string, drv storepath.Path, file string) (bool, error) {
 // mode of the one that it is in: what root restores must not keep Hydra's own
 // user from writing its logs there.
 func mkdirLike(dir string) error {
-	if st, err := os.Stat(dir); err == nil && st.IsDir() {
+	if isDir(dir) {
 		return nil
 	}
 	parent := filepath.Dir(dir)

@@ -73,7 +73,7 @@ func (c *copyCommand) run(ctx context.Context, from, to string, names []string) 
 	defer lock.Close()
 	done := newBatch()
 	err = c.copyAll(ctx, done, backup.FromCache(b, c.asIs), to, ids, req)
-	if len(names) == 0 && len(done.Releases) > 0 && !c.dryRun && ctx.Err() == nil {
+	if len(names) == 0 && (len(ids) == 0 || len(done.Releases) > 0) && !c.dryRun && ctx.Err() == nil {
 		err = errors.Join(err, c.copyDumps(ctx, b, to, req.Lock))
 	}
 	if c.json && ctx.Err() == nil {
@@ -108,10 +108,13 @@ func (c *copyCommand) request() (req backup.Request, err error) {
 func (c *copyCommand) releases(b *backup.Backup, names []string) ([]backup.ReleaseID, error) {
 	if len(names) == 0 {
 		ids, err := b.Releases()
-		if err == nil && len(ids) == 0 {
-			err = fmt.Errorf("%s has no releases; \"narvault backup --from\" takes store paths from it", b.Dir())
+		if err != nil || len(ids) > 0 {
+			return ids, err
 		}
-		return ids, err
+		if dumps, err := b.Dumps(); err != nil || len(dumps) > 0 {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%s has no releases; \"narvault backup --from\" takes store paths from it", b.Dir())
 	}
 	var ids []backup.ReleaseID
 	for _, name := range names {

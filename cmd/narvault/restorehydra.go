@@ -26,7 +26,7 @@ type hydraFlags struct {
 
 func (h *hydraFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&h.database, "hydra", "", "put releases back into a Hydra too, whose database is named by this `URL`, as dbi:Pg:..., or by keywords")
-	f.StringVar(&h.roots, "hydra-roots", "", "with --hydra, its gc_roots_dir is this `DIR` (default: /nix/var/nix/gcroots/per-user/hydra/hydra-roots)")
+	f.StringVar(&h.roots, "hydra-roots", "", "with --hydra, its gc_roots_dir is this `DIR` (default: /nix/var/nix/gcroots/hydra or, if that is not there, per-user/hydra/hydra-roots beside it)")
 	f.StringVar(&h.logs, "hydra-logs", "", "with --hydra, its build logs are in this `DIR` (default: build-logs in $HYDRA_DATA, or in /var/lib/hydra)")
 	f.BoolVarP(&h.dryRun, "dry-run", "n", false, "with --hydra, only say what would be done to its database")
 }
@@ -44,7 +44,7 @@ func (h *hydraFlags) check(c *restoreCommand) error {
 		return usageErrorf("with --store, --hydra-roots DIR has to say where the roots of that store are")
 	}
 	if h.roots == "" {
-		h.roots = filepath.Join(cmp.Or(os.Getenv("NIX_STATE_DIR"), "/nix/var/nix"), "gcroots/per-user/hydra/hydra-roots")
+		h.roots = hydra.RootsDir()
 	}
 	h.logs = cmp.Or(h.logs, hydra.LogDirs()[0])
 	return nil
@@ -79,6 +79,9 @@ func (c *restoreCommand) intoHydra(ctx context.Context, b *backup.Backup, names 
 	}
 	if c.hydra.dryRun {
 		return c.reportHydra(nil, releases, 0)
+	}
+	if err := hydra.MakeRootsDir(c.hydra.roots, hydra.User); err != nil {
+		return fmt.Errorf("make the directory of Hydra's GC roots: %w", err)
 	}
 	result, err := c.toStore(ctx, b, names)
 	if err != nil {
