@@ -86,10 +86,7 @@ func (c *hydraDumpCommand) run(ctx context.Context, dir string) error {
 		text, err := json.Marshal(info)
 		return info.Database, text, err
 	}
-	req.Same = func(older *backup.Dump) bool {
-		of := hydra.DumpInfo{Database: older.Database}
-		return older.Info == nil || json.Unmarshal(older.Info, &of) == nil && info.Same(&of)
-	}
+	req.Same = func(older *backup.Dump) bool { return info.Same(infoOf(older)) }
 	if c.verify {
 		req.Verify = func(ctx context.Context, d *backup.Dump) error {
 			return c.prove(ctx, database, d, info)
@@ -100,6 +97,15 @@ func (c *hydraDumpCommand) run(ctx context.Context, dir string) error {
 		return err
 	}
 	return c.report(result, info)
+}
+
+// infoOf returns what is known of the database of a dump, its name at least.
+func infoOf(d *backup.Dump) *hydra.DumpInfo {
+	var info hydra.DumpInfo
+	if d.Info == nil || json.Unmarshal(d.Info, &info) != nil {
+		return &hydra.DumpInfo{Database: d.Database}
+	}
+	return &info
 }
 
 // prove restores a dump into a scratch database.
@@ -203,7 +209,11 @@ func (c *hydraDumpsCommand) run(dir string) error {
 		if d.Verified != nil {
 			verified = "verified"
 		}
-		fmt.Fprintf(c.s.out, "%s  %8s  %-12s  %s\n", d.Created.Local().Format(time.DateTime), size(d.Size), verified, shown(d.File, tty))
+		of := ""
+		if info := infoOf(d); info.System != "" {
+			of = fmt.Sprintf("  (server %s, PostgreSQL %s)", info.System, info.Server)
+		}
+		fmt.Fprintf(c.s.out, "%s  %8s  %-12s  %s%s\n", d.Created.Local().Format(time.DateTime), size(d.Size), verified, shown(d.File, tty), shown(of, tty))
 	}
 	return nil
 }

@@ -2,9 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -67,7 +68,7 @@ func (c *hydraRestoreDatabaseCommand) run(ctx context.Context, dir, name string)
 		return err
 	}
 	defer b.Close()
-	d, err := b.Dump(name)
+	d, err := dumpOf(b, name)
 	if err != nil {
 		return err
 	}
@@ -81,16 +82,40 @@ func (c *hydraRestoreDatabaseCommand) run(ctx context.Context, dir, name string)
 	return nil
 }
 
+// dumpOf returns the dump of that name, or the newest. Which database that is of
+// must not be a matter of luck: two servers may have one of the same name.
+func dumpOf(b *backup.Backup, name string) (*backup.Dump, error) {
+	d, err := b.Dump(name)
+	if err != nil || name != "" {
+		return d, err
+	}
+	dumps, err := b.Dumps()
+	if err != nil {
+		return nil, err
+	}
+	servers := make(map[string]bool)
+	var newest []string
+	for _, other := range dumps {
+		info := infoOf(other)
+		if other.Database != d.Database || info.System == "" || servers[info.System] {
+			continue
+		}
+		servers[info.System] = true
+		newest = append(newest, fmt.Sprintf("\n  %s (server %s)", filepath.Base(other.File), info.System))
+	}
+	if len(newest) > 1 {
+		return nil, fmt.Errorf("%s has dumps of databases called %s of several servers: name one, the newest of each are:%s", b.Dir(), d.Database, strings.Join(newest, ""))
+	}
+	return d, nil
+}
+
 func (c *hydraRestoreDatabaseCommand) load(ctx context.Context, database string, d *backup.Dump) (map[string]int64, error) {
 	sql, err := d.Open()
 	if err != nil {
 		return nil, err
 	}
 	o := hydra.LoadOptions{Replace: c.replace, NoOwner: c.noOwner, Programs: c.programs}
-	var info hydra.DumpInfo
-	if d.Info != nil && json.Unmarshal(d.Info, &info) == nil {
-		o.Tables = info.Tables
-	}
+	o.Tables = infoOf(d).Tables
 	tables, err := hydra.Load(ctx, database, sql, o)
 	return tables, errors.Join(err, sql.Close())
 }
