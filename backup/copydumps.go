@@ -47,6 +47,7 @@ func copyDumps(ctx context.Context, fsys disk.FS, dir string, from *Backup, o lo
 		return nil, fmt.Errorf("copy dumps: %w", err)
 	}
 	var failed error
+	there := make(map[string]bool) // directories with dumps that are there already
 	for _, d := range dumps {
 		name := filepath.Base(d.File)
 		target := filepath.Join(a.dir, name)
@@ -54,6 +55,7 @@ func copyDumps(ctx context.Context, fsys disk.FS, dir string, from *Backup, o lo
 			target = filepath.Join(dir, name)
 		}
 		if _, err := os.Lstat(target); !errors.Is(err, fs.ErrNotExist) {
+			there[filepath.Dir(target)] = true
 			continue
 		}
 		if err := a.copy(ctx, d, target); err != nil {
@@ -62,7 +64,8 @@ func copyDumps(ctx context.Context, fsys disk.FS, dir string, from *Backup, o lo
 		}
 		copied = append(copied, name)
 	}
-	return copied, failed
+	// Who copied those may have been stopped before their names were durable.
+	return copied, errors.Join(failed, disk.SyncDirs(fsys, there, nil))
 }
 
 // createLike makes a backup in dir for the store directory of another one.
