@@ -203,6 +203,9 @@ func (r *repairer) mend(ctx context.Context) (err error) {
 	if err := r.mendListings(ctx); err != nil {
 		return err
 	}
+	if err := r.mendLinks(ctx); err != nil {
+		return err
+	}
 	if err := r.mendReleases(ctx); err != nil {
 		return err
 	}
