@@ -159,9 +159,25 @@ func BenchmarkRecord(b *testing.B) {
 	}
 }
 
-// BenchmarkSize is the size of an index whose store paths have some 50 entries
-// with names as packages have them.
+// BenchmarkSize is the size of an index whose store paths have some 10, or some
+// 50, entries with names as packages have them.
 func BenchmarkSize(b *testing.B) {
+	b.Run("small", func(b *testing.B) { benchmarkSize(b, smallPackage) })
+	b.Run("large", func(b *testing.B) { benchmarkSize(b, largePackage) })
+}
+
+// A packageShape is what the packages of a benchmark have.
+type packageShape struct {
+	dirs  []string
+	files int // in each directory, at most
+}
+
+var (
+	smallPackage = packageShape{[]string{"bin", "share"}, 8}
+	largePackage = packageShape{[]string{"bin", "include", "lib", "nix-support", "share"}, 20}
+)
+
+func benchmarkSize(b *testing.B, shape packageShape) {
 	f := newFakeCache(b, 0)
 	var refs []storepath.Path
 	for range 2000 {
@@ -172,14 +188,14 @@ func BenchmarkSize(b *testing.B) {
 			FileHash: sum.String(), URL: "nar/" + sum.Nix32() + ".nar.zst", References: refs,
 			Deriver: storepath.Path(randomHash(f.rnd) + string(p[storepath.HashLen:]) + ".drv"),
 		}
-		info.NarSize = packageListing(b, p).NarSize()
+		info.NarSize = shape.listing(b, p).NarSize()
 		f.write(p, info.Bytes())
 		if refs = append(refs, p); len(refs) > 8 {
 			refs = refs[4:]
 		}
 	}
 	listing := func(_ context.Context, info *narinfo.NarInfo) (*nar.Listing, error) {
-		return packageListing(b, info.StorePath), nil
+		return shape.listing(b, info.StorePath), nil
 	}
 	var s *Stats
 	for b.Loop() {
@@ -189,16 +205,16 @@ func BenchmarkSize(b *testing.B) {
 	b.ReportMetric(float64(s.Entries)/float64(s.Paths), "entries/path")
 }
 
-// packageListing makes up what a package has, always the same for a path.
-func packageListing(b *testing.B, p storepath.Path) *nar.Listing {
+// listing makes up what a package has, always the same for a path.
+func (s packageShape) listing(b *testing.B, p storepath.Path) *nar.Listing {
 	b.Helper()
 	rnd := rand.New(rand.NewPCG(uint64(p[0])<<8|uint64(p[1]), uint64(p[2])<<8|uint64(p[3])))
 	var l nar.Builder
 	must(b, l.Add(nar.Header{Type: nar.Directory}))
-	for _, dir := range []string{"bin", "include", "lib", "nix-support", "share"} {
+	for _, dir := range s.dirs {
 		must(b, l.Add(nar.Header{Depth: 1, Name: dir, Type: nar.Directory}))
 		names := map[string]bool{}
-		for range rnd.IntN(20) {
+		for range rnd.IntN(s.files) {
 			names[word(rnd)+[]string{"", ".so", ".h", ".txt", ".mo"}[rnd.IntN(5)]] = true
 		}
 		for _, name := range slices.Sorted(maps.Keys(names)) {

@@ -108,7 +108,7 @@ type Stats struct {
 // generations that nobody reads any more are removed. When it fails or is
 // interrupted, the generation before stays the newest.
 //
-// Memory is bounded: about 250 bytes for each store path, and the records and
+// Memory is bounded: about 500 bytes for each store path, and the records and
 // listings that are being worked on.
 func Build(ctx context.Context, dir string, c *bincache.Cache, o BuildOptions) (*Stats, error) {
 	o.applyDefaults(c)
@@ -134,8 +134,9 @@ type builder struct {
 	temp     string   // where
 	writer   *storeWriter
 	space    space
-	kept     []Entry // reused, but not yet copied, as long as there is no writer
-	all      []Entry // what the new generation has
+	kept     []Entry       // reused, but not yet copied, as long as there is no writer
+	all      []Entry       // what the new generation has
+	refs     referenceList // of all
 	late     []string
 	stats    Stats
 	done     int

@@ -11,6 +11,7 @@
 //	  gen-<N>/    a generation, complete and never changed
 //	    manifest  JSON: sizes and SHA-256 sums of the other files, and more
 //	    names     all store paths and their numbers
+//	    references  what their narinfos refer to
 //	    records/  a Badger database: one record for each store path
 //	  gen-<N>.tmp/ a generation being made, or what a crash left of one
 //
@@ -27,7 +28,8 @@
 // at opening have the right sums, and its files the right sizes: Badger dies of
 // truncated tables, in goroutines of its own. Records carry a checksum that is
 // verified at each use, and Verify hashes all files. So a store path is absent
-// only if names, verified, does not have it. All else that is not right is a
+// only if names, verified, does not have it. References are read, and verified,
+// when a narinfo is asked for. All else that is not right is a
 // *DamageError: build a new generation, and read the cache itself meanwhile.
 //
 // Records are read through a memory map. A medium that vanishes makes the
@@ -37,6 +39,23 @@
 // they have been read, and so are in memory, an instant before. Writing through
 // the map dies likewise when the disk is full, so Build looks for free space as
 // it goes.
+//
+// # Size
+//
+// Most of a store path's bytes are random: its hash part and that of its deriver,
+// of the NAR, of the NAR file, of the narinfo, signatures. They are kept once, in
+// binary, and references as the numbers of places in names. What a path takes
+// without its listing is then, in bytes:
+//
+//	31  in names: hash part 20, the rest of its name
+//	 9  in references, with 4.5 of them
+//	25  in Badger: key, version, sizes
+//	33  checksum 8, sum of the narinfo 16, sizes
+//	64  NarHash and FileHash; 20 for a deriver, 64 for a signature
+//	25  the rest of the narinfo, packed
+//	10  layout of the container, with one or two blocks
+//
+// and each entry of its listing takes about 10 more.
 //
 // # Numbers
 //

@@ -21,8 +21,9 @@ func hashOnly(hash string) storepath.Path { return storepath.Path(hash) }
 type outcome struct {
 	Entry // its number is 0 for a new one
 	what  what
-	value []byte // the encoded record, not yet sealed
-	head  head   // of value
+	value []byte           // the encoded record, not yet sealed
+	refs  []storepath.Path // that it leaves out
+	head  head             // of value
 	warn  error
 }
 
@@ -119,8 +120,7 @@ func (b *builder) examine(ctx context.Context, e Entry) outcome {
 	var info *narinfo.NarInfo
 	if err == nil {
 		r.sum = narInfoSum(file)
-		if out.value, out.head = b.reuse(e, r.sum); out.value != nil {
-			out.what = reused
+		if b.reuse(&out, r.sum) {
 			return out
 		}
 		info, err = b.parse(hash, file)
@@ -141,7 +141,8 @@ func (b *builder) examine(ctx context.Context, e Entry) outcome {
 		return out
 	}
 	out.Path, r.narSize = info.StorePath, info.NarSize
-	r.text = b.codec.short(file, info.StorePath)
+	r.text = b.codec.short(file, info)
+	out.refs = r.refs
 	out.warn = b.list(ctx, info, &r)
 	out.set(b.codec.encode(r))
 	return out
@@ -149,24 +150,30 @@ func (b *builder) examine(ctx context.Context, e Entry) outcome {
 
 func (o *outcome) set(value []byte) {
 	o.value = value
-	o.head, _, _, _ = readHead(value)
+	p, _ := split(value)
+	o.head = p.head
 }
 
-// reuse returns the record of the generation before if it is of the same
-// narinfo and complete, or nil.
-func (b *builder) reuse(e Entry, sum [16]byte) ([]byte, head) {
-	if e.Number == 0 {
-		return nil, head{}
+// reuse makes out the record of the generation before if that is of the same
+// narinfo and complete.
+func (b *builder) reuse(out *outcome, sum [16]byte) bool {
+	if out.Number == 0 {
+		return false
 	}
-	value, err := b.prev.value(e)
+	value, err := b.prev.value(out.Entry)
 	if err != nil {
-		return nil, head{}
+		return false
 	}
-	h, _, _, ok := readHead(value)
-	if !ok || h.kind != kindPath || !h.listed || h.sum != sum {
-		return nil, head{}
+	p, ok := split(value)
+	if !ok || p.kind != kindPath || !p.listed || p.sum != sum {
+		return false
 	}
-	return value, h
+	refs, err := b.prev.references(out.Path)
+	if err != nil {
+		return false
+	}
+	out.what, out.value, out.head, out.refs = reused, value, p.head, refs
+	return true
 }
 
 // parse parses a narinfo and checks it against its place, as bincache does.
@@ -256,6 +263,7 @@ func (b *builder) add(out *outcome) error {
 		b.manifest.NextNumber++
 	}
 	b.all = append(b.all, e)
+	b.refs.add(out.refs)
 	b.stats.Paths++
 	b.stats.Entries += int64(out.head.nodes)
 	b.manifest.NarSize += out.head.narSize

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/narvault/narvault/narread/storepath"
 	"github.com/narvault/narvault/narread/zpack"
 )
 
@@ -24,7 +25,8 @@ type generation struct {
 	store    *store // nil if the records are damaged: see openGeneration
 	codec    *codec
 
-	entries func() []Entry // names.entries, made once
+	entries func() []Entry                  // names.entries, made once
+	table   func() (*referenceTable, error) // read once; the error is a *DamageError
 
 	mu   sync.Mutex
 	refs int // guarded by mu; 0: closed
@@ -131,13 +133,31 @@ func (g *generation) openNames(cache string) error {
 	}
 	g.manifest, g.names = m, n
 	g.entries = sync.OnceValue(n.entries)
+	g.table = sync.OnceValues(g.readReferences)
 	return nil
 }
 
 // readNames reads and checks the names that m describes.
 func readNames(name string, m *manifest) (*names, error) {
-	f, ok := m.find(namesFile)
-	if !ok || f.Tail != 0 || f.TailSum != f.Sum {
+	table, err := m.readPacked(name, m.NamesSize)
+	if err != nil {
+		return nil, err
+	}
+	n, err := decodeNames(table)
+	if err == nil && n.count() != m.Paths {
+		err = fmt.Errorf("has %d store paths instead of %d", n.count(), m.Paths)
+	}
+	if err != nil {
+		return nil, damage(name, "%w", err)
+	}
+	return n, nil
+}
+
+// readPacked reads and checks a file of a generation that holds a table of size
+// bytes.
+func (m *manifest) readPacked(name string, size int) ([]byte, error) {
+	f, ok := m.find(filepath.Base(name))
+	if !ok {
 		return nil, damage(name, "is not in the manifest")
 	}
 	packed, err := readFile(name, f.Size)
@@ -149,25 +169,47 @@ func readNames(name string, m *manifest) (*names, error) {
 	case sha256.Sum256(packed) != f.Sum:
 		return nil, damage(name, "has changed")
 	}
-	if tooDense(uint64(m.NamesSize), uint64(len(packed))) {
-		return nil, damage(name, "has a table of %d bytes", m.NamesSize)
+	if tooDense(uint64(size), uint64(len(packed))) {
+		return nil, damage(name, "has a table of %d bytes", size)
 	}
 	pack, err := zpack.New() // for this alone: it would keep the whole table
 	if err != nil {
 		return nil, err
 	}
-	table, err := pack.Unpack(packed, m.NamesSize)
+	table, err := pack.Unpack(packed, size)
 	if err != nil {
 		return nil, damage(name, "%w", err)
 	}
-	n, err := decodeNames(table)
-	if err == nil && n.count() != m.Paths {
-		err = fmt.Errorf("has %d store paths instead of %d", n.count(), m.Paths)
+	return table, nil
+}
+
+func (g *generation) readReferences() (*referenceTable, error) {
+	name := filepath.Join(g.dir, referencesFile)
+	table, err := g.manifest.readPacked(name, g.manifest.ReferencesSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = damage(name, "%v", err) // not: "the cache does not have it"
 	}
+	if err != nil {
+		return nil, err
+	}
+	t, err := decodeReferences(table, g.names)
 	if err != nil {
 		return nil, damage(name, "%w", err)
 	}
-	return n, nil
+	return t, nil
+}
+
+// references returns the references of a path that its record leaves out.
+func (g *generation) references(p storepath.Path) ([]storepath.Path, error) {
+	t, err := g.table()
+	if err != nil {
+		return nil, err
+	}
+	place, ok := g.names.find(string(p))
+	if !ok {
+		return nil, nil
+	}
+	return t.of(place), nil
 }
 
 func (g *generation) openRecords() error {

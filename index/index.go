@@ -129,7 +129,11 @@ func (ix *Index) Record(p storepath.Path) (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := ix.g.codec.open(value, e)
+	refs, err := ix.g.references(p)
+	if err != nil {
+		return nil, err
+	}
+	r, err := ix.g.codec.open(value, e, refs)
 	var bad *damagedNarInfo
 	switch {
 	case errors.As(err, &bad):

@@ -24,35 +24,37 @@ import (
 
 // The names in an index directory.
 const (
-	currentFile  = "CURRENT"
-	lockFile     = "lock"
-	manifestFile = "manifest"
-	namesFile    = "names"
-	recordsDir   = "records"
-	genPrefix    = "gen-"
-	tempSuffix   = ".tmp"
+	currentFile    = "CURRENT"
+	lockFile       = "lock"
+	manifestFile   = "manifest"
+	namesFile      = "names"
+	referencesFile = "references"
+	recordsDir     = "records"
+	genPrefix      = "gen-"
+	tempSuffix     = ".tmp"
 )
 
 const (
-	formatVersion = 2
+	formatVersion = 3
 	maxManifest   = 16 << 20
 	maxCurrent    = 256
 )
 
 // A manifest describes a generation.
 type manifest struct {
-	Version    int       `json:"version"`
-	Generation uint64    `json:"generation"`
-	Created    time.Time `json:"created"`
-	Cache      string    `json:"cache"`    // identity of what was indexed
-	StoreDir   string    `json:"storeDir"` // of the cache
-	Numbering  string    `json:"numbering"`
-	NextNumber uint32    `json:"nextNumber"` // all numbers in use are smaller
-	Paths      int       `json:"paths"`
-	NamesSize  int       `json:"namesSize"` // bytes of the table, unpacked
-	Entries    int64     `json:"entries"`   // in all listings
-	NarSize    int64     `json:"narSize"`   // bytes of all NARs
-	Files      []file    `json:"files"`
+	Version        int       `json:"version"`
+	Generation     uint64    `json:"generation"`
+	Created        time.Time `json:"created"`
+	Cache          string    `json:"cache"`    // identity of what was indexed
+	StoreDir       string    `json:"storeDir"` // of the cache
+	Numbering      string    `json:"numbering"`
+	NextNumber     uint32    `json:"nextNumber"` // all numbers in use are smaller
+	Paths          int       `json:"paths"`
+	NamesSize      int       `json:"namesSize"`      // bytes of the table, unpacked
+	ReferencesSize int       `json:"referencesSize"` // likewise
+	Entries        int64     `json:"entries"`        // in all listings
+	NarSize        int64     `json:"narSize"`        // bytes of all NARs
+	Files          []file    `json:"files"`
 }
 
 // A file is one that a generation consists of.
@@ -146,7 +148,7 @@ func readManifest(dir string, p pointer) (*manifest, error) {
 	switch {
 	case m.Version != formatVersion:
 		return nil, damage(name, "has format version %d, this narvault knows %d", m.Version, formatVersion)
-	case m.Generation != p.gen, m.Paths < 0, m.NamesSize < 0, m.NextNumber < 1, m.NextNumber > maxNumber+1:
+	case m.Generation != p.gen, m.Paths < 0, m.NamesSize < 0, m.ReferencesSize < 0, m.NextNumber < 1, m.NextNumber > maxNumber+1:
 		return nil, damage(name, "contradicts itself")
 	}
 	return m, nil
@@ -265,7 +267,10 @@ func describe(ctx context.Context, dir, name string) (file, error) {
 	if f.Sum, f.Size, err = hashFile(ctx, path, 0); err != nil {
 		return f, err
 	}
-	if filepath.Ext(name) == ".sst" {
+	switch {
+	case name == referencesFile: // read only when a narinfo is asked for
+		f.Tail = f.Size
+	case filepath.Ext(name) == ".sst":
 		if f.Tail, err = tableTail(path, f.Size); err != nil {
 			return f, err
 		}

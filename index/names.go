@@ -23,15 +23,14 @@ type Entry struct {
 const maxNumber = 1<<23 - 1
 
 // names is the table of all store paths of a generation, sorted. It takes the
-// bytes of the paths and 8 bytes for each, in memory and, before compression,
-// in the file:
+// bytes of the paths and 8 bytes for each in memory. The file is, before
+// compression,
 //
-//	count   4 bytes
-//	ends    4 bytes for each path: where it ends in text
-//	numbers 4 bytes for each path
+//	count   4 bytes, little-endian
+//	lengths 1 byte for each path
+//	numbers varint for each path: by how much its number differs from the one
+//	        before
 //	text    the paths, one after the other
-//
-// Numbers are little-endian.
 type names struct {
 	text    string
 	ends    []uint32
@@ -110,15 +109,15 @@ func encodeNames(entries []Entry) ([]byte, error) {
 	if int64(size) > math.MaxUint32 {
 		return nil, errors.New("too many store paths")
 	}
-	b := make([]byte, 0, 4+8*len(entries)+size)
+	b := make([]byte, 0, 4+4*len(entries)+size)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(entries)))
-	end := uint32(0)
 	for _, e := range entries {
-		end += uint32(len(e.Path))
-		b = binary.LittleEndian.AppendUint32(b, end)
+		b = append(b, byte(len(e.Path)))
 	}
+	before := uint32(0)
 	for _, e := range entries {
-		b = binary.LittleEndian.AppendUint32(b, e.Number)
+		b = binary.AppendVarint(b, int64(e.Number)-int64(before))
+		before = e.Number
 	}
 	for _, e := range entries {
 		b = append(b, e.Path...)
@@ -131,27 +130,31 @@ func decodeNames(b []byte) (*names, error) {
 	if len(b) < 4 {
 		return nil, errNames
 	}
-	count := int64(binary.LittleEndian.Uint32(b))
-	if 4+8*count > int64(len(b)) {
+	count, b := int(binary.LittleEndian.Uint32(b)), b[4:]
+	if count > len(b) {
 		return nil, errNames
 	}
-	n := &names{
-		ends:    words(b[4:], int(count)),
-		numbers: words(b[4+4*count:], int(count)),
-		text:    string(b[4+8*count:]),
+	n := &names{ends: make([]uint32, count), numbers: make([]uint32, count)}
+	end := uint32(0)
+	for i, length := range b[:count] {
+		end += uint32(length)
+		n.ends[i] = end
 	}
+	b = b[count:]
+	number := int64(0)
+	for i := range n.numbers {
+		delta, size := binary.Varint(b)
+		number += delta
+		if size != len(binary.AppendVarint(nil, delta)) || number < 1 || number > maxNumber {
+			return nil, errNames
+		}
+		n.numbers[i], b = uint32(number), b[size:]
+	}
+	n.text = string(b)
 	if !n.valid() || !distinct(n.numbers) {
 		return nil, errNames
 	}
 	return n, nil
-}
-
-func words(b []byte, count int) []uint32 {
-	ws := make([]uint32, count)
-	for i := range ws {
-		ws[i] = binary.LittleEndian.Uint32(b[4*i:])
-	}
-	return ws
 }
 
 // valid reports whether all paths are store paths, sorted, with different hash

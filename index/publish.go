@@ -52,15 +52,32 @@ func (b *builder) complete(ctx context.Context) error {
 	return nil
 }
 
+// writeNames writes the names, and the references between them.
 func (b *builder) writeNames() error {
-	slices.SortFunc(b.all, func(x, y Entry) int { return strings.Compare(string(x.Path), string(y.Path)) })
-	table, err := encodeNames(b.all)
+	order := make([]int, len(b.all))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(i, j int) int { return strings.Compare(string(b.all[i].Path), string(b.all[j].Path)) })
+	sorted := make([]Entry, len(order))
+	for i, at := range order {
+		sorted[i] = b.all[at]
+	}
+	table, err := encodeNames(sorted)
 	if err != nil {
 		return err
 	}
-	b.manifest.Paths, b.manifest.NamesSize = len(b.all), len(table)
-	packed := b.codec.pack.Pack(nil, table)
-	return b.disk.Write(filepath.Join(b.temp, namesFile), packed)
+	b.manifest.Paths, b.manifest.NamesSize = len(sorted), len(table)
+	if err := b.writePacked(namesFile, table); err != nil {
+		return err
+	}
+	table = b.refs.encode(sorted, order)
+	b.manifest.ReferencesSize = len(table)
+	return b.writePacked(referencesFile, table)
+}
+
+func (b *builder) writePacked(name string, table []byte) error {
+	return b.disk.Write(filepath.Join(b.temp, name), b.codec.pack.Pack(nil, table))
 }
 
 // dropUnused removes what Badger makes and does not need for reading: 1 MiB of
@@ -72,7 +89,7 @@ func (b *builder) dropUnused() error {
 	}
 	for _, name := range files {
 		base := filepath.Base(name)
-		if base == namesFile || base == "MANIFEST" || strings.HasSuffix(base, ".sst") {
+		if base == namesFile || base == referencesFile || base == "MANIFEST" || strings.HasSuffix(base, ".sst") {
 			continue
 		}
 		if err := b.disk.RemoveAll(filepath.Join(b.temp, name)); err != nil {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"strings"
 	"sync"
 
 	"github.com/cespare/xxhash/v2"
@@ -54,18 +53,28 @@ func (r *Record) Listing() (*nar.Listing, error) {
 //	sum       16 bytes: the first of the SHA-256 of the narinfo file
 //	narSize   varint: bytes of the NAR; 0 if the narinfo is damaged
 //	nodes     varint: entries of the listing
-//	sizes     4 varints: of text, reason, layout, listing
-//	contents  these four, packed together by zpack
+//	sizes     5 varints: of words, reason, listing, hashes, layout
+//	hashes    of the text, and
+//	layout    as they are: they are hashes, and small numbers without order
+//	contents  words, reason and listing, packed together by zpack
 //
-// text is the narinfo file, shortened by phrases. The listing of a store path
+// words and hashes are the narinfo file, see text. The listing of a store path
 // has at least one byte: zero says that there is none.
 type record struct {
 	head
-	text    []byte
+	text
 	reason  string
 	layout  []byte
 	listing []byte
 }
+
+// sizes are those of the parts of a record.
+type sizes struct{ words, reason, listing, hashes, layout int }
+
+func (s *sizes) all() []*int { return []*int{&s.words, &s.reason, &s.listing, &s.hashes, &s.layout} }
+
+// contents is the size of what is packed together.
+func (s *sizes) contents() int { return s.words + s.reason + s.listing }
 
 // A head is what can be read of a record without unpacking it.
 type head struct {
@@ -105,9 +114,8 @@ func narInfoSum(file []byte) (sum [16]byte) {
 
 // A codec turns records into bytes and back. It is safe for concurrent use.
 type codec struct {
+	texter
 	pack    *zpack.Codec
-	shorten *strings.Replacer
-	expand  *strings.Replacer
 	buffers sync.Pool // of *[]byte
 }
 
@@ -116,48 +124,7 @@ func newCodec() (*codec, error) {
 	if err != nil {
 		return nil, err
 	}
-	var short, long []string
-	for i, phrase := range phrases() {
-		b := string(rune(i + 1))
-		short, long = append(short, phrase, b), append(long, b, phrase)
-	}
-	return &codec{pack: pack, shorten: strings.NewReplacer(short...), expand: strings.NewReplacer(long...)}, nil
-}
-
-// phrases are what the bytes from 1 on stand for in a text, up to 9 as the
-// next one is a newline. They belong to the format.
-func phrases() []string {
-	return []string{
-		"StorePath: /nix/store/",
-		"\nURL: nar/",
-		"\nCompression: xz\nFileHash: sha256:",
-		"\nCompression: zstd\nFileHash: sha256:",
-		"\nFileSize: ",
-		"\nNarHash: sha256:",
-		"\nNarSize: ",
-		"\nReferences: ",
-		"\nDeriver: ",
-	}
-}
-
-// ownName stands for the store path of the record in its text.
-const ownName = "\x0b"
-
-// short returns the text of a narinfo file for a record. A file with a byte
-// that stands for something stays as it is, after a zero byte.
-func (c *codec) short(file []byte, p storepath.Path) []byte {
-	s := string(file)
-	if strings.ContainsFunc(s, func(r rune) bool { return r <= 0x0b && r != '\n' }) {
-		return append([]byte{0}, file...)
-	}
-	return []byte(strings.ReplaceAll(c.shorten.Replace(s), string(p), ownName))
-}
-
-func (c *codec) long(text []byte, p storepath.Path) []byte {
-	if len(text) > 0 && text[0] == 0 {
-		return text[1:]
-	}
-	return []byte(c.expand.Replace(strings.ReplaceAll(string(text), ownName, string(p))))
+	return &codec{texter: newTexter(), pack: pack}, nil
 }
 
 // encode returns the bytes of a record without its checksum, which seal sets.
@@ -169,21 +136,21 @@ func (c *codec) encode(r record) []byte {
 	copy(b[checksumSize+1:], r.sum[:])
 	b = binary.AppendUvarint(b, uint64(r.narSize))
 	b = binary.AppendUvarint(b, uint64(r.nodes))
-	size := 0
-	for _, n := range []int{len(r.text), len(r.reason), len(r.layout), len(r.listing)} {
-		b = binary.AppendUvarint(b, uint64(n))
-		size += n
+	z := sizes{len(r.words), len(r.reason), len(r.listing), len(r.hashes), len(r.layout)}
+	for _, n := range z.all() {
+		b = binary.AppendUvarint(b, uint64(*n))
 	}
-	contents := make([]byte, 0, size)
-	contents = append(contents, r.text...)
+	b = append(b, r.hashes...)
+	b = append(b, r.layout...)
+	contents := make([]byte, 0, z.contents())
+	contents = append(contents, r.words...)
 	contents = append(contents, r.reason...)
-	contents = append(contents, r.layout...)
 	contents = append(contents, r.listing...)
 	start := len(b)
-	if size <= maxContents {
+	if len(contents) <= maxContents {
 		b = c.pack.Pack(b, contents)
 	}
-	if tooDense(uint64(size), uint64(len(b)-start)) && (r.listing != nil || r.layout != nil) {
+	if tooDense(uint64(len(contents)), uint64(len(b)-start)) && r.listing != nil {
 		r.listing, r.layout, r.nodes, r.reason = nil, nil, 0, "it is too large"
 		return c.encode(r)
 	}
@@ -211,52 +178,65 @@ func sealed(value []byte, e Entry) bool {
 	return len(value) >= headSize && binary.LittleEndian.Uint64(value) == checksum(value, e)
 }
 
-// readHead returns the head of an encoded record, the sizes of its contents,
-// and what they are packed in.
-func readHead(value []byte) (h head, sizes [4]int, packed []byte, ok bool) {
+// parts are those of an encoded record, which they share the memory of.
+type parts struct {
+	head
+	sizes
+	hashes []byte
+	layout []byte
+	packed []byte
+}
+
+// split takes an encoded record apart, without unpacking it.
+func split(value []byte) (p parts, ok bool) {
 	if len(value) < headSize {
-		return h, sizes, nil, false
+		return p, false
 	}
-	h.kind, h.sum = value[checksumSize], [16]byte(value[checksumSize+1:])
-	rest, sum := value[headSize:], uint64(0)
+	p.kind, p.sum = value[checksumSize], [16]byte(value[checksumSize+1:])
+	rest := value[headSize:]
 	number := func(limit uint64) uint64 {
 		v, n := binary.Uvarint(rest)
 		if n <= 0 || v > limit {
-			rest, sum = nil, maxContents+1
+			rest, ok = nil, false
 			return 0
 		}
 		rest = rest[n:]
 		return v
 	}
-	h.narSize, h.nodes = int64(number(math.MaxInt64)), int(number(maxContents))
-	for i := range sizes {
-		sizes[i] = int(number(maxContents))
-		sum += uint64(sizes[i])
+	ok = true
+	p.narSize, p.nodes = int64(number(math.MaxInt64)), int(number(maxContents))
+	for _, size := range p.all() {
+		*size = int(number(maxContents))
 	}
-	h.listed = sizes[3] > 0
-	ok = sizes[0] <= maxText+1 && sizes[1] <= maxReason && !tooDense(sum, uint64(len(rest)))
-	return h, sizes, rest, ok
+	if !ok || p.sizes.hashes+p.sizes.layout > len(rest) {
+		return p, false
+	}
+	p.hashes, rest = rest[:p.sizes.hashes], rest[p.sizes.hashes:]
+	p.layout, p.packed = rest[:p.sizes.layout], rest[p.sizes.layout:]
+	p.listed = p.listing > 0
+	return p, p.words <= maxText+1 && p.reason <= maxReason && !tooDense(uint64(p.sizes.contents()), uint64(len(p.packed)))
 }
 
 // decode is the reverse of encode.
-func (c *codec) decode(value []byte) (record, error) {
-	h, sizes, packed, ok := readHead(value)
+func (c *codec) decode(value []byte) (r record, err error) {
+	p, ok := split(value)
 	if !ok {
 		return record{}, errRecord
 	}
-	contents, err := c.pack.Unpack(packed, sizes[0]+sizes[1]+sizes[2]+sizes[3])
+	contents, err := c.pack.Unpack(p.packed, p.sizes.contents())
 	if err != nil {
 		return record{}, err
 	}
-	take := func(n int) []byte {
-		if n == 0 {
-			return nil
-		}
-		part := contents[:n:n]
-		contents = contents[n:]
-		return part
+	r.head = p.head
+	r.words, r.hashes = contents[:p.words], bytes.Clone(p.hashes)
+	r.reason = string(contents[p.words:][:p.reason])
+	if p.listed {
+		r.listing = contents[p.words+p.reason:]
 	}
-	return record{head: h, text: take(sizes[0]), reason: string(take(sizes[1])), layout: take(sizes[2]), listing: take(sizes[3])}, nil
+	if len(p.layout) > 0 {
+		r.layout = bytes.Clone(p.layout)
+	}
+	return r, nil
 }
 
 // keptBuffer is the largest buffer that is kept for the next record.
@@ -268,18 +248,18 @@ func (c *codec) contents(value []byte, e Entry, sum [16]byte) (l *nar.Listing, l
 	if !sealed(value, e) {
 		return nil, nil, errRecord
 	}
-	h, sizes, packed, ok := readHead(value)
+	p, ok := split(value)
 	if !ok {
 		return nil, nil, errRecord
 	}
-	if h.sum != sum || h.kind != kindPath || !h.listed {
+	if p.sum != sum || p.kind != kindPath || !p.listed {
 		return nil, nil, nil
 	}
 	kept, _ := c.buffers.Get().(*[]byte)
 	if kept == nil {
 		kept = new([]byte)
 	}
-	buf, err := c.pack.UnpackTo(*kept, packed, sizes[0]+sizes[1]+sizes[2]+sizes[3])
+	buf, err := c.pack.UnpackTo(*kept, p.packed, p.sizes.contents())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -287,19 +267,19 @@ func (c *codec) contents(value []byte, e Entry, sum [16]byte) (l *nar.Listing, l
 		*kept = buf
 		defer c.buffers.Put(kept)
 	}
-	rest := buf[sizes[0]+sizes[1]:]
-	l, err = nar.DecodeListing(rest[sizes[2]:])
-	if err == nil && l.NarSize() != h.narSize {
-		err = fmt.Errorf("listing is of a NAR of %d bytes, NarSize is %d", l.NarSize(), h.narSize)
+	l, err = nar.DecodeListing(buf[p.words+p.reason:])
+	if err == nil && l.NarSize() != p.narSize {
+		err = fmt.Errorf("listing is of a NAR of %d bytes, NarSize is %d", l.NarSize(), p.narSize)
 	}
-	if sizes[2] > 0 {
-		layout = bytes.Clone(rest[:sizes[2]])
+	if len(p.layout) > 0 {
+		layout = bytes.Clone(p.layout)
 	}
 	return l, layout, err
 }
 
-// open returns the Record of p that value holds.
-func (c *codec) open(value []byte, e Entry) (*Record, error) {
+// open returns the Record of e that value holds. refs are the references of e
+// that are in the table of them.
+func (c *codec) open(value []byte, e Entry, refs []storepath.Path) (*Record, error) {
 	if !sealed(value, e) {
 		return nil, errRecord
 	}
@@ -313,7 +293,11 @@ func (c *codec) open(value []byte, e Entry) (*Record, error) {
 	if r.kind != kindPath {
 		return nil, errRecord
 	}
-	file := c.long(r.text, e.Path)
+	r.refs = refs
+	file, ok := c.long(r.text, e.Path, r.narSize)
+	if !ok {
+		return nil, errRecord
+	}
 	out := &Record{NarInfo: file, NarInfoSum: sha256.Sum256(file), Layout: r.layout, listing: r.listing, reason: r.reason}
 	if out.Info, err = narinfo.Parse(file); err != nil {
 		return nil, err

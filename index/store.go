@@ -40,6 +40,7 @@ func storeOptions(dir string) badger.Options {
 	o.NumVersionsToKeep = 1
 	o.Compression, o.BlockCacheSize, o.IndexCacheSize = options.None, 0, 0
 	o.BloomFalsePositive = 0 // names says what is there
+	o.BlockSize = 16 << 10   // there are some 20 bytes in an index for each
 	return o
 }
 
