@@ -36,7 +36,8 @@ type fileSystem struct {
 	errors   errorLog
 	damage   damageList
 	count    counters
-	cache    *cacheView // nil if the backup does not show its cache
+	answered atomic.Int64 // of the requests that count has
+	cache    *cacheView   // nil if the backup does not show its cache
 
 	since     time.Time
 	readBytes atomic.Int64
@@ -150,13 +151,23 @@ func (f *fileSystem) view(n node) (view, error) {
 	return v, nil
 }
 
-// begin is the begin of every request. Where a part of an index is mapped into
+// begin is the begin of every request, and end its end. Where a part of an index is mapped into
 // memory, reading it from a drive that was pulled is a fault; it shall be a
 // panic, which is EIO, and not the end of the process. The setting is one of
 // the goroutine, and go-fuse uses some for many requests.
 func (f *fileSystem) begin(op int, n node) {
 	debug.SetPanicOnFault(true)
 	f.count.add(op, n)
+}
+
+func (f *fileSystem) end() { f.answered.Add(1) }
+
+// unanswered returns how many requests are being worked on, and how often one
+// came or was done with until now.
+func (f *fileSystem) unanswered() (n, activity int64) {
+	answered := f.answered.Load() // first: n is never below zero
+	asked := f.count.total()
+	return asked - answered, asked + answered
 }
 
 // fail turns an error into what the kernel is told, and logs it if it is news.
@@ -206,6 +217,7 @@ func (f *fileSystem) String() string { return fsType }
 func (f *fileSystem) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	n := node(h.NodeId)
 	f.begin(opLookup, n)
+	defer f.end()
 	var child node
 	err := f.patiently(cancel, h.Caller, func() (err error) {
 		if child, err = f.lookup(n, name); err == nil {
@@ -315,6 +327,7 @@ func (f *fileSystem) identify(n node, a *fuse.Attr) {
 func (f *fileSystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
 	n := node(in.NodeId)
 	f.begin(opGetAttr, n)
+	defer f.end()
 	if err := f.patiently(cancel, in.Caller, func() error { return f.attr(n, &out.Attr) }); err != nil {
 		return f.fail("stat", n, "", err)
 	}
@@ -326,6 +339,7 @@ func (f *fileSystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fu
 func (f *fileSystem) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
 	n := node(h.NodeId)
 	f.begin(opReadlink, n)
+	defer f.end()
 	v, err := f.view(n)
 	if err != nil {
 		return nil, f.fail("read link", n, "", err)
@@ -341,18 +355,21 @@ func (f *fileSystem) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte,
 // Open makes the kernel open and close files without us (package comment).
 func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, _ *fuse.OpenOut) fuse.Status {
 	f.begin(opOpen, node(in.NodeId))
+	defer f.end()
 	return fuse.ENOSYS
 }
 
 // OpenDir does the same for directories.
 func (f *fileSystem) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, _ *fuse.OpenOut) fuse.Status {
 	f.begin(opOpen, node(in.NodeId))
+	defer f.end()
 	return fuse.ENOSYS
 }
 
 // Flush does the same for close(2).
 func (f *fileSystem) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	f.begin(opOpen, node(in.NodeId))
+	defer f.end()
 	return fuse.ENOSYS
 }
 
@@ -360,6 +377,7 @@ func (f *fileSystem) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 func (f *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	n := node(in.NodeId)
 	f.begin(opRead, n)
+	defer f.end()
 	v, err := f.view(n)
 	if err != nil {
 		return nil, f.fail("read", n, "", err)

@@ -8,10 +8,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/narvault/narvault/narread/storepath"
 	"github.com/narvault/narvault/narread/testenv"
 )
 
@@ -174,6 +176,56 @@ func TestActiveReadersAreNotCutOff(t *testing.T) {
 		t.Errorf("a reader that takes more than a second is cut off after %v", d)
 	}
 	end()
+}
+
+// Who waits for a slow archive is not idle; what hangs is given up on.
+func TestSlowAnswersAreWaitedFor(t *testing.T) {
+	testenv.Need(t, "fuse")
+	for _, hangs := range []bool{false, true} {
+		b, _ := sample(t)
+		asked, answer := make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		b.fault = func(storepath.Path, int64, int) error {
+			once.Do(func() { close(asked) })
+			<-answer
+			return nil
+		}
+		const linger = 100 * time.Millisecond
+		s, err := Mount(b, t.TempDir(), Options{Linger: linger, Logf: t.Logf})
+		must(t, err)
+		name := s.Mountpoint() + "/store/" + string(samplePath) + "/big"
+		read := make(chan error, 1)
+		go func() {
+			// Not by the Go runtime, which would not end while it waits for a file.
+			read <- exec.Command("dd", "if="+name, "of=/dev/null", "bs=4096", "count=1", "status=none").Run()
+		}()
+		within(t, "read", 10*time.Second, asked)
+		done := make(chan error, 1)
+		go func() { done <- s.Wait(context.Background()) }()
+		must(t, s.Detach())
+		if hangs {
+			if err := within(t, "Wait", 20*time.Second, done); !errors.Is(err, ErrCutOff) {
+				t.Errorf("Wait: %v, want ErrCutOff", err)
+			}
+			close(answer)
+			if err := within(t, "reader", 10*time.Second, read); err == nil {
+				t.Error("the reader got something from a connection that was aborted")
+			}
+			continue
+		}
+		select {
+		case err := <-done:
+			t.Errorf("Wait did not wait for the answer: %v", err)
+		case <-time.After(2 * linger):
+		}
+		close(answer)
+		if err := within(t, "reader", 10*time.Second, read); err != nil {
+			t.Errorf("the reader was cut off: %v", err)
+		}
+		if err := within(t, "Wait", 10*time.Second, done); err != nil {
+			t.Errorf("Wait: %v", err)
+		}
+	}
 }
 
 func TestPrivateCopyDoesNotHang(t *testing.T) {

@@ -48,7 +48,8 @@ type Options struct {
 	MaxStreams int
 	// Linger is how long nobody must have asked for anything before Wait gives
 	// up on who has a file of the mount open, or a copy of the mount, after it
-	// was taken away: 5 s by default.
+	// was taken away: 5 s by default. Who still waits for an answer is given up on
+	// after ten times as long.
 	Linger time.Duration
 
 	reopenAfter time.Duration // handles.minAge: 1 s by default

@@ -40,6 +40,7 @@ func (f *fileSystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *f
 func (f *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, add func(off uint64, e dirent) bool) fuse.Status {
 	n, off := node(in.NodeId), in.Offset
 	f.begin(opReadDir, n)
+	defer f.end()
 	if off > math.MaxInt32 {
 		return fuse.OK // beyond the end of any directory
 	}

@@ -94,8 +94,8 @@ const askHolders = 2 * time.Second
 //
 // After that, Wait does not wait for the end of the connection. Nix commands
 // keep private copies of all mounts, which hold it as long as they run. It is
-// aborted as soon as nothing was asked of it for Options.Linger. That is no
-// error, unless the mount was detached while in use: ErrCutOff.
+// aborted as soon as nothing was asked of it for Options.Linger, and no answer is
+// due any more, or not for ten times as long. That is no error, unless the mount was detached while in use: ErrCutOff.
 func (s *Server) Wait(ctx context.Context) error {
 	gone, stop := s.watch()
 	defer stop()
@@ -137,16 +137,28 @@ func (s *Server) keepUnmounting(gone <-chan struct{}) {
 	}
 }
 
+// maxAnswers is how long a request that nobody else comes after is waited for,
+// as a multiple of Options.Linger: whoever reads an archive that has to be
+// decoded as a whole waits for long, and what hangs in a dead medium for ever.
+const maxAnswers = 10
+
 // linger serves after the mount is gone, until the connection ends or nobody
-// uses it.
+// uses it: for Options.Linger there was neither a request nor an answer, and
+// nobody waits for one.
 func (s *Server) linger() error {
-	for asked := int64(-1); asked != s.fs.count.total(); {
-		asked = s.fs.count.total()
+	quiet := 0 // so many times Linger
+	for last := int64(-1); quiet < maxAnswers; quiet++ {
+		waiting, activity := s.fs.unanswered()
+		if activity != last {
+			quiet, last = 0, activity
+		} else if waiting == 0 {
+			break
+		}
 		select {
 		case <-s.ended:
 			return nil
 		case <-s.cut:
-			asked = s.fs.count.total() // enough
+			quiet = maxAnswers // enough
 		case <-time.After(s.o.Linger):
 		}
 	}

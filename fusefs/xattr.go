@@ -54,6 +54,7 @@ func (f *fileSystem) attributes(n node) (map[string]string, error) {
 func (f *fileSystem) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
 	n := node(h.NodeId)
 	f.begin(opXAttr, n)
+	defer f.end()
 	if !strings.HasPrefix(name, "user.nix.") {
 		return 0, fuse.ENODATA // system.posix_acl_access and the like: asked for by every ls -l
 	}
@@ -72,6 +73,7 @@ func (f *fileSystem) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, 
 func (f *fileSystem) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
 	n := node(h.NodeId)
 	f.begin(opXAttr, n)
+	defer f.end()
 	all, err := f.attributes(n)
 	if err != nil {
 		return 0, f.fail("list attributes of", n, "", err)
