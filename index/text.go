@@ -108,8 +108,7 @@ func (t texter) cut(s string, info *narinfo.NarInfo) (x text) {
 	return x
 }
 
-// splitPaths returns the store paths that joinPaths makes line of, in the order
-// that they have there; nil if there are none.
+// splitPaths is the reverse of narinfo.JoinPaths, nil for what that does not make.
 func splitPaths(line string) []storepath.Path {
 	var paths []storepath.Path
 	for _, field := range strings.Split(line, " ") {
@@ -120,17 +119,6 @@ func splitPaths(line string) []storepath.Path {
 		paths = append(paths, p)
 	}
 	return paths
-}
-
-func joinPaths(paths []storepath.Path) string {
-	var b strings.Builder
-	for i, p := range paths {
-		if i > 0 {
-			b.WriteByte(' ')
-		}
-		b.WriteString(string(p))
-	}
-	return b.String()
 }
 
 // digits are those of base 64; base 32 has some of them.
@@ -188,7 +176,7 @@ func (t texter) long(x text, p storepath.Path, narSize int64) ([]byte, bool) {
 	if len(x.words) > 0 && x.words[0] == plain {
 		return x.words[1:], len(x.hashes) == 0
 	}
-	refs := joinPaths(x.refs)
+	refs := narinfo.JoinPaths(x.refs)
 	if !x.fits(len(refs)) {
 		return nil, false
 	}

@@ -226,7 +226,7 @@ func (n *NarInfo) Bytes() []byte {
 	b.Write(fileFields(n))
 	line("NarHash", n.NarHash.String())
 	line("NarSize", strconv.FormatInt(n.NarSize, 10))
-	line("References", joinPaths(n.References))
+	line("References", JoinPaths(n.References))
 	optional("Deriver", string(n.Deriver))
 	optional("System", n.System)
 	for _, sig := range n.Sigs {
@@ -236,7 +236,9 @@ func (n *NarInfo) Bytes() []byte {
 	return b.Bytes()
 }
 
-func joinPaths(paths []storepath.Path) string {
+// JoinPaths returns paths as the field References has them: separated by single
+// spaces.
+func JoinPaths(paths []storepath.Path) string {
 	words := make([]string, len(paths))
 	for i, p := range paths {
 		words[i] = string(p)
