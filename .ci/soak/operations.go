@@ -20,11 +20,13 @@ import (
 type operation struct {
 	name    string
 	args    []string
+	vault   *vault
 	release string
 	after   []string // the closure of release, if it succeeds; nil: it is absent
 	keep    bool     // it changes no release
 	kill    time.Duration
-	ended   bool // by itself, and with success
+	ended   bool                            // by itself, and with success
+	then    func(ctx context.Context) error // looks at what came of it, however it ended; may be nil
 }
 
 // patience is how long any command may take.
@@ -32,6 +34,9 @@ const patience = 2 * time.Minute
 
 // round does one to three operations at once, and then looks at everything.
 func (s *soak) round(ctx context.Context) error {
+	if s.rng.IntN(8) == 0 && s.main.exists() {
+		return s.flipAndRepair(ctx)
+	}
 	var ops []*operation
 	used := make(map[string]bool)
 	for range 1 + s.rng.IntN(3) {
@@ -39,22 +44,37 @@ func (s *soak) round(ctx context.Context) error {
 			ops = append(ops, op)
 		}
 	}
+	cut := time.Duration(0)
+	if s.rng.IntN(5) == 0 {
+		cut = time.Duration(1+s.rng.IntN(300)) * time.Millisecond
+	}
 	var group sync.WaitGroup
-	errs := make([]error, len(ops)+1)
+	errs := make([]error, len(ops)+2)
 	for i, op := range ops {
 		group.Go(func() { errs[i] = s.run(ctx, op) })
 	}
-	if s.rng.IntN(6) == 0 {
-		sure := s.sure(used)
+	if cut > 0 {
+		group.Go(func() { errs[len(ops)] = s.cutPower(cut) })
+	} else if s.rng.IntN(6) == 0 {
+		sure := s.sure(s.main, used)
 		kill := s.rng.IntN(4) == 0
 		group.Go(func() { errs[len(ops)] = s.mountAndCompare(ctx, sure, kill) })
 	}
 	group.Wait()
+	if cut > 0 {
+		errs[len(ops)+1] = s.restart()
+	}
 	if ctx.Err() != nil {
 		return nil
 	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
 	for _, op := range ops {
-		s.note(op)
+		op.note()
+		if op.then != nil {
+			errs = append(errs, op.then(ctx))
+		}
 	}
 	return errors.Join(append(errs, s.verify())...)
 }
@@ -62,29 +82,39 @@ func (s *soak) round(ctx context.Context) error {
 // choose makes up an operation on a release that no other is about; nil if what
 // it thought of makes no sense now.
 func (s *soak) choose(used map[string]bool) *operation {
-	n, exists := s.rng.IntN(20), s.exists()
+	n, dir := s.rng.IntN(26), s.main.dir
+	v := s.main
+	if s.copy.exists() && s.rng.IntN(8) == 0 {
+		v = s.copy
+	}
 	var op *operation
 	switch {
-	case n < 8 || !exists:
+	case n < 8 || !s.main.exists():
 		op = s.backUp(used)
 	case n < 11:
-		op = s.forget(used)
+		op = s.forget(v, used)
 	case n < 12:
 		op = s.undo(used)
 	case n < 15:
-		op = &operation{name: "gc", args: []string{"gc", s.backup(), "--grace", "24h", "--wait"}, keep: true}
+		op = &operation{name: "gc", args: []string{"gc", v.dir, "--grace", "24h", "--wait"}, keep: true}
 	case n < 17:
-		op = &operation{name: "gc --now", args: []string{"gc", s.backup(), "--now", "--no-wait"}, keep: true}
+		op = &operation{name: "gc --now", args: []string{"gc", v.dir, "--now", "--no-wait"}, keep: true}
 	case n < 18:
-		op = &operation{name: "index", args: []string{"index", s.backup()}, keep: true}
-	case n < 19 && s.check:
-		op = &operation{name: "check", args: []string{"check", s.backup(), "--read-data"}, keep: true}
+		op = &operation{name: "index", args: []string{"index", dir}, keep: true}
+	case n < 19:
+		op = &operation{name: "check", args: []string{"check", v.dir, "--read-data"}, keep: true}
+	case n < 20:
+		op = &operation{name: "sign", args: []string{"sign", dir, "--sign-key", s.key, "--wait"}, keep: true}
+	case n < 23:
+		op = s.copyRelease(used)
+	case n < 25:
+		op = s.restore(used)
 	default:
 		s.age()
 	}
 	if op != nil && s.rng.IntN(2) == 0 {
 		longest := 100
-		if op.name == "backup" {
+		if op.name == "backup" || op.name == "copy" {
 			longest = 300
 		}
 		op.kill = time.Duration(1+s.rng.IntN(longest)) * time.Millisecond
@@ -93,11 +123,14 @@ func (s *soak) choose(used map[string]bool) *operation {
 }
 
 func (s *soak) backUp(used map[string]bool) *operation {
-	op := &operation{name: "backup", release: s.unused(used)}
+	op := &operation{name: "backup", vault: s.main, release: s.unused(used)}
 	if op.release == "" {
 		return nil
 	}
-	op.args = []string{"backup", s.backup(), "--wait", "--release", op.release}
+	op.args = []string{"backup", s.main.dir, "--wait", "--release", op.release}
+	if s.rng.IntN(4) == 0 {
+		op.args = append(op.args, "--sign-key", s.key)
+	}
 	for range 1 + s.rng.IntN(2) {
 		top := s.tops[s.rng.IntN(len(s.tops))]
 		op.args = append(op.args, top)
@@ -108,31 +141,53 @@ func (s *soak) backUp(used map[string]bool) *operation {
 	return op
 }
 
-func (s *soak) forget(used map[string]bool) *operation {
+func (s *soak) forget(v *vault, used map[string]bool) *operation {
 	release := s.unused(used)
-	if p := s.releases[release]; len(p) != 1 || p[0] == nil {
+	if p := v.releases[release]; len(p) != 1 || p[0] == nil {
 		return nil
 	}
-	return &operation{name: "forget", release: release, args: []string{"forget", s.backup(), "--wait", release}}
+	return &operation{name: "forget", vault: v, release: release, args: []string{"forget", v.dir, "--wait", release}}
 }
 
 // undo takes back what is forgotten and still to be had.
 func (s *soak) undo(used map[string]bool) *operation {
 	for _, release := range releaseNames {
-		if p := s.releases[release]; used[release] || len(p) != 1 || p[0] != nil {
+		if p := s.main.releases[release]; used[release] || len(p) != 1 || p[0] != nil {
 			continue
 		}
 		if closure := s.inTrash(release); closure != nil {
 			used[release] = true
-			return &operation{name: "undo", release: release, after: closure, args: []string{"forget", s.backup(), "--wait", "--undo", release}}
+			return &operation{name: "undo", vault: s.main, release: release, after: closure, args: []string{"forget", s.main.dir, "--wait", "--undo", release}}
 		}
 	}
 	return nil
 }
 
-func (s *soak) exists() bool {
-	_, err := os.Stat(s.path("backup", "cache", "nix-cache-info"))
-	return err == nil
+// copyRelease copies a release into the second backup.
+func (s *soak) copyRelease(used map[string]bool) *operation {
+	release := s.unused(used)
+	p := s.main.releases[release]
+	if len(p) != 1 || p[0] == nil {
+		return nil
+	}
+	return &operation{
+		name: "copy", vault: s.copy, release: release, after: p[0],
+		args: []string{"copy", s.main.dir, s.copy.dir, "--wait", release},
+	}
+}
+
+// restore restores a release as plain files, of which those that are there
+// already may be from a run that was killed.
+func (s *soak) restore(used map[string]bool) *operation {
+	release := s.unused(used)
+	p := s.main.releases[release]
+	if len(p) != 1 || p[0] == nil {
+		return nil
+	}
+	to := s.path("disk", "to-"+strings.ReplaceAll(release, "/", "-"))
+	op := &operation{name: "restore", keep: true, args: []string{"restore", s.main.dir, "--wait", release, "--to", to}}
+	op.then = func(context.Context) error { return s.compareRestored(to, p[0], op.ended) }
+	return op
 }
 
 // unused returns a release that no operation of this round is about.
@@ -147,7 +202,7 @@ func (s *soak) unused(used map[string]bool) string {
 
 // age makes what is in the trash a year older, so that gc purges it.
 func (s *soak) age() {
-	batches, _ := filepath.Glob(s.path("backup", "trash", "*Z-*"))
+	batches, _ := filepath.Glob(s.main.path("trash", "*Z-*"))
 	for _, name := range batches {
 		if base := filepath.Base(name); strings.HasPrefix(base, "2") && !strings.HasSuffix(base, ".purge") {
 			os.Rename(name, filepath.Join(filepath.Dir(name), "2020"+base[4:]))
@@ -158,7 +213,7 @@ func (s *soak) age() {
 // inTrash returns the closure that the newest record of a release in the trash
 // has, if all of it is still to be had: in the cache or in the trash.
 func (s *soak) inTrash(release string) []string {
-	records, _ := filepath.Glob(s.path("backup", "trash", "*", "releases", release, "closure.txt"))
+	records, _ := filepath.Glob(s.main.path("trash", "*", "releases", release, "closure.txt"))
 	records = slices.DeleteFunc(records, func(name string) bool { return strings.Contains(name, ".purge/") })
 	if len(records) == 0 {
 		return nil
@@ -168,8 +223,8 @@ func (s *soak) inTrash(release string) []string {
 	closure := strings.Fields(string(text))
 	for _, p := range closure {
 		file := filepath.Base(p)[:32] + ".narinfo"
-		trashed, _ := filepath.Glob(s.path("backup", "trash", "*Z-??????", "cache", file))
-		if _, err := os.Stat(s.path("backup", "cache", file)); err != nil && len(trashed) == 0 {
+		trashed, _ := filepath.Glob(s.main.path("trash", "*Z-??????", "cache", file))
+		if _, err := os.Stat(s.main.path("cache", file)); err != nil && len(trashed) == 0 {
 			return nil
 		}
 	}
@@ -185,7 +240,8 @@ func (s *soak) command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run runs an operation, and kills it if it is to be killed and takes longer.
+// run runs an operation, and kills it if it is to be killed and takes longer, or
+// when the power is cut.
 func (s *soak) run(ctx context.Context, op *operation) error {
 	limit := patience
 	if op.kill > 0 {
@@ -196,10 +252,17 @@ func (s *soak) run(ctx context.Context, op *operation) error {
 	var output bytes.Buffer
 	cmd := s.command(timed, op.args...)
 	cmd.Stdout, cmd.Stderr = &output, &output
-	err := cmd.Run()
+	if started, err := s.start(cmd); !started || err != nil {
+		return err
+	}
+	err := cmd.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	delete(s.running, cmd)
 	switch code := cmd.ProcessState.ExitCode(); {
+	case s.off && err != nil:
+		s.killed[op.name]++
+		return nil
 	case timed.Err() != nil && op.kill == 0 && ctx.Err() == nil:
 		return fmt.Errorf("%s has not ended after %v", strings.Join(op.args, " "), patience)
 	case timed.Err() != nil && err != nil:
@@ -222,6 +285,20 @@ func (s *soak) run(ctx context.Context, op *operation) error {
 	return nil
 }
 
+// start starts a command, unless the power is off.
+func (s *soak) start(cmd *exec.Cmd) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.off {
+		return false, nil
+	}
+	if err := cmd.Start(); err != nil {
+		return false, err
+	}
+	s.running[cmd] = true
+	return true, nil
+}
+
 // refused reports whether an operation rightly did nothing: there is no release
 // to mark from, or gc was faster.
 func (op *operation) refused(said string) bool {
@@ -235,22 +312,22 @@ func (op *operation) refused(said string) bool {
 }
 
 // note takes down what an operation may have made of its release.
-func (s *soak) note(op *operation) {
+func (op *operation) note() {
 	switch {
 	case op.keep:
 	case op.ended:
-		s.releases[op.release] = possible{op.after}
+		op.vault.releases[op.release] = possible{op.after}
 	default:
-		s.releases[op.release] = append(s.releases[op.release], op.after)
+		op.vault.releases[op.release] = append(op.vault.releases[op.release], op.after)
 	}
 }
 
 // sure returns the releases that are recorded, for sure, and that nothing is
 // about in this round.
-func (s *soak) sure(used map[string]bool) []string {
+func (s *soak) sure(v *vault, used map[string]bool) []string {
 	var names []string
-	for _, name := range slices.Sorted(maps.Keys(s.releases)) {
-		if p := s.releases[name]; !used[name] && len(p) == 1 && p[0] != nil {
+	for _, name := range slices.Sorted(maps.Keys(v.releases)) {
+		if p := v.releases[name]; !used[name] && len(p) == 1 && p[0] != nil {
 			names = append(names, name)
 		}
 	}

@@ -55,6 +55,9 @@ func Mount(image, dir string) (*FS, error) {
 	return &FS{Dir: dir, image: image}, nil
 }
 
+// Image returns the file that it is in.
+func (f *FS) Image() string { return f.image }
+
 // Cut writes to a new file what a power cut would leave at this instant. Nobody
 // may write to the file system meanwhile.
 func (f *FS) Cut(image string) error {
@@ -74,21 +77,24 @@ func (f *FS) Cut(image string) error {
 	return err
 }
 
-// copySparse copies all but zeros.
-func copySparse(out *os.File, in io.Reader) error {
-	buf, zeros := make([]byte, 64<<10), make([]byte, 64<<10)
+// copySparse copies a file without its holes.
+func copySparse(out, in *os.File) error {
+	st, err := in.Stat()
+	if err != nil {
+		return err
+	}
 	for off := int64(0); ; {
-		n, err := io.ReadFull(in, buf)
-		if n > 0 && !bytes.Equal(buf[:n], zeros[:n]) {
-			if _, err := out.WriteAt(buf[:n], off); err != nil {
-				return err
-			}
-		}
-		off += int64(n)
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			return out.Truncate(off)
+		data, err := unix.Seek(int(in.Fd()), off, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) { // no more
+			return out.Truncate(st.Size())
 		}
 		if err != nil {
+			return err
+		}
+		if off, err = unix.Seek(int(in.Fd()), data, unix.SEEK_HOLE); err != nil {
+			return err
+		}
+		if _, err := io.Copy(io.NewOffsetWriter(out, data), io.NewSectionReader(in, data, off-data)); err != nil {
 			return err
 		}
 	}
@@ -204,6 +210,9 @@ func firstBlock(name string) (int64, error) {
 
 // Close unmounts it.
 func (f *FS) Close() error { return run("umount", f.Dir) }
+
+// Drop unmounts it whoever is using it.
+func (f *FS) Drop() error { return run("umount", "--lazy", f.Dir) }
 
 func run(name string, args ...string) error {
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
