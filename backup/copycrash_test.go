@@ -62,7 +62,7 @@ func newCopyScene(t *testing.T) *copyScene {
 
 func (s *copyScene) copy(t *testing.T, fs *backuptest.PowerFS, dir string) error {
 	req := Request{}
-	if err := FromCache(s.from, false).request(s.id, &req); err != nil {
+	if _, err := FromCache(s.from, false).request(s.id, &req); err != nil {
 		return err
 	}
 	if _, err := run(t.Context(), fs, dir, FromCache(s.from, false), req); err != nil {

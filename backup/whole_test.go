@@ -2,6 +2,7 @@ package backup
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,6 +66,64 @@ func TestWholeClosure(t *testing.T) {
 	var damage *bincache.DamageError
 	if closure, err := b.WholeClosure(ReleaseID{"p", "keep"}); !errors.As(err, &damage) {
 		t.Errorf("got %v, %v, want damage", closure, err)
+	}
+}
+
+// A release that a crash left half updated is copied as it was before: of one
+// piece.
+func TestCopyOfHalfUpdatedRelease(t *testing.T) {
+	store, req := hydraScene(t)
+	dir, to := filepath.Join(t.TempDir(), "from"), filepath.Join(t.TempDir(), "to")
+	mustRun(t, dir, store, req)
+	next := req
+	next.Hydra, next.Description = []byte(`{"version": 1, "tables": {}}`), "New"
+	record := *req.Record
+	record.Roots = []Root{req.Record.Roots[1]}
+	next.Record = &record
+	states := make(map[bool]int) // whether closure.txt is the new one
+	for op := 1; ; op++ {
+		half := filepath.Join(t.TempDir(), "half")
+		if err := os.CopyFS(half, os.DirFS(dir)); err != nil {
+			t.Fatal(err)
+		}
+		fs := backuptest.NewPowerFS(t, op, backuptest.ErrPower, uint64(op))
+		if _, err := run(t.Context(), fs, half, store, next); err == nil {
+			break
+		}
+		b, err := Open(half, bincache.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		text, err := os.ReadFile(filepath.Join(half, "releases/hello/hello-1.0/hydra.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if record, err := b.Release(req.Release); err != nil || string(text) == string(req.Hydra) || record.Description == "New" {
+			continue
+		}
+		closure, err := b.Closure(req.Release)
+		if err != nil {
+			t.Fatal(err)
+		}
+		states[len(closure) < 3]++
+		to := fmt.Sprint(to, op)
+		r, err := Copy(t.Context(), to, FromCache(b, false), req.Release, Request{})
+		if err != nil || len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "half updated") {
+			t.Errorf("operation %d: %+v, %v", op, r, err)
+			continue
+		}
+		backuptest.CheckWhole(t, to, "hello/hello-1.0")
+		for _, name := range []string{"hydra.json", "closure.txt"} {
+			want, err := os.ReadFile(filepath.Join(dir, "releases/hello/hello-1.0", name))
+			got, err2 := os.ReadFile(filepath.Join(to, "releases/hello/hello-1.0", name))
+			if errors.Join(err, err2) != nil || string(got) != string(want) {
+				t.Errorf("operation %d: %s has %q, not %q (%v, %v)", op, name, got, want, err, err2)
+			}
+		}
+	}
+	if states[false] == 0 || states[true] == 0 {
+		t.Errorf("half updated in the ways %v", states)
 	}
 }
 

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/narvault/narvault/backup"
 )
 
 // An operation is a command, and what it may make of a release.
@@ -170,8 +172,17 @@ func (s *soak) copyRelease(used map[string]bool) *operation {
 	if len(p) != 1 || p[0] == nil {
 		return nil
 	}
+	// What a kill left half updated is copied as it was before.
+	after := p[0]
+	if id, err := backup.ParseReleaseID(release); err == nil {
+		if b, err := s.main.open(); err == nil && b != nil && b.HalfWritten(id) {
+			text, _ := os.ReadFile(s.main.path("releases", release, "previous", "closure.txt"))
+			after = strings.Fields(string(text))
+			b.Close()
+		}
+	}
 	return &operation{
-		name: "copy", vault: s.copy, release: release, after: p[0],
+		name: "copy", vault: s.copy, release: release, after: after,
 		args: []string{"copy", s.main.dir, s.copy.dir, "--wait", release},
 	}
 }
