@@ -263,7 +263,10 @@ func (s *soak) run(ctx context.Context, op *operation) error {
 	var output bytes.Buffer
 	cmd := s.command(timed, op.args...)
 	cmd.Stdout, cmd.Stderr = &output, &output
-	if started, err := s.start(cmd); !started || err != nil {
+	if started, err := s.start(cmd); !started {
+		if timed.Err() != nil {
+			return nil // before it began
+		}
 		return err
 	}
 	err := cmd.Wait()
