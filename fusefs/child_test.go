@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	}
 	work := map[string]func(string) error{
 		"mmap": childMmap, "holes": childHoles, "handle": childHandle, "open-handle": childOpenHandle, "seekdir": childSeekdir, "serve": childServe,
-		"cached": childCached, "storm": childStorm, "xattr": childXAttr,
+		"cached": childCached, "storm": childStorm, "reads": childReads, "xattr": childXAttr,
 	}
 	if err := work[mode](os.Args[len(os.Args)-1]); err != nil {
 		fmt.Println(err)
@@ -231,8 +231,7 @@ func childStorm(file string) error {
 	if err != nil {
 		return err
 	}
-	buf := make([]byte, 1<<20+4096)
-	buf = buf[4096-uintptr(unsafe.Pointer(&buf[0]))%4096:][:1<<20]
+	buf := aligned(1 << 20)
 	want := content(1 << 20)
 	for running := true; running; {
 		select {
@@ -259,4 +258,35 @@ func childXAttr(file string) error {
 	n, err = unix.Getxattr(file, "user.nix.narHash", buf)
 	fmt.Println(string(buf[:max(n, 0)]))
 	return err
+}
+
+// childReads reads a file again and again, past the page cache, until its
+// standard input ends.
+func childReads(file string) error {
+	fd, err := unix.Open(file, unix.O_RDONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		return err
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		io.Copy(io.Discard, os.Stdin)
+	}()
+	fmt.Println("ready")
+	for buf := aligned(4096); ; {
+		select {
+		case <-ended:
+			return nil
+		default:
+		}
+		if _, err := unix.Pread(fd, buf, 0); err != nil {
+			return err
+		}
+	}
+}
+
+// aligned returns a buffer of n bytes for reads past the page cache.
+func aligned(n int) []byte {
+	buf := make([]byte, n+4096)
+	return buf[4096-uintptr(unsafe.Pointer(&buf[0]))%4096:][:n]
 }

@@ -181,8 +181,6 @@ func TestStreamsLeaveThePageCache(t *testing.T) {
 	const size = 256 << 20
 	s := mounted(t, hugeBackup{b, size}, Options{Logf: t.Logf})
 	file := s.Mountpoint() + "/exports/releases/demo/demo-1.0.closure"
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
 	if got := sh(t, `wc -c < "$1"`, file); strings.TrimSpace(got) != fmt.Sprint(size) {
 		t.Fatalf("wc -c: %s", got)
 	}
@@ -190,6 +188,8 @@ func TestStreamsLeaveThePageCache(t *testing.T) {
 		t.Fatalf("cksum: %s", got)
 	}
 	const most = (reclaimStep + 2*reclaimLag) >> 20
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
 	for got := ""; ; time.Sleep(10 * time.Millisecond) { // the last ones go when all was read
 		got = child(t, "cached", file)
 		var mib int

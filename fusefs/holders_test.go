@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/narvault/narvault/narread/testenv"
 )
@@ -30,7 +29,7 @@ func TestHoldersAreNamed(t *testing.T) {
 		{"mapped file", `"$1" 100 > /dev/null & echo ready; read x || true; kill $!; wait || true`, s.Mountpoint() + "/store/" + string(program)},
 	} {
 		end := user(t, c.script, c.arg)
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		var busy *BusyError
 		for len(holders(s.mount)) == 0 && ctx.Err() == nil { // the program may not run yet
 		}
@@ -79,7 +78,7 @@ func TestHoldersOfDeafMount(t *testing.T) {
 	must(t, cmd.Process.Signal(syscall.SIGSTOP))
 	done := make(chan error, 1)
 	go func() { done <- Unmount(dir, false) }()
-	err = within(t, "Unmount", 10*time.Second, done)
+	err = soon(t, "Unmount", done)
 	var busy *BusyError
 	if !errors.As(err, &busy) || len(busy.Holders) != 1 || busy.Holders[0].Command != "sh" {
 		t.Errorf("Unmount: %v", err)

@@ -41,7 +41,7 @@ func mounted(t testing.TB, b Backup, o Options) *Server {
 			if err != nil {
 				t.Errorf("Wait: %v", err)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			s.Detach()
 			t.Error("the mount cannot be unmounted")
 		}
@@ -219,7 +219,7 @@ func TestHandlesOutliveTheMount(t *testing.T) {
 		s, stop, done := waiting(t, Options{})
 		handle, _, _ := strings.Cut(child(t, "handle", s.Mountpoint()+"/store/"+string(samplePath)+file), "\n")
 		stop()
-		must(t, within(t, "Wait", 10*time.Second, done))
+		must(t, soon(t, "Wait", done))
 		s = mounted(t, b, Options{Logf: t.Logf})
 		n, err := nar.ReadListing(bytes.NewReader(b.nars[samplePath]), int64(len(b.nars[samplePath])))
 		must(t, err)

@@ -88,7 +88,7 @@ func TestKillWhoWaits(t *testing.T) {
 				if got := cmd.ProcessState.Sys().(syscall.WaitStatus).Signal(); got != kill {
 					t.Errorf("%q ended by signal %v, not %v", args, got, kill)
 				}
-			case <-time.After(20 * time.Second):
+			case <-time.After(patience):
 				t.Fatalf("%q still waits after %v", args, kill)
 			}
 		}

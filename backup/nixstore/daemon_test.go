@@ -65,7 +65,7 @@ func awaitSocket(t testing.TB, socket string) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); <-tick.C {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); <-tick.C {
 		if _, err := os.Stat(socket); err == nil {
 			return
 		}

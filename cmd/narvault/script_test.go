@@ -21,7 +21,28 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(hydratest.Main{M: m}, map[string]func(){
 		"narvault": main, "hydra-backup": main, "hydra-collect-backup-garbage": main, "hydra-restore": main,
+		"eventually": eventually,
 	})
+}
+
+// patience is when a story gives up waiting for what has to come: on a machine
+// that does twenty other things at once, everything may take long.
+const patience = time.Minute
+
+// eventually COMMAND...: a program, for stories and the scripts in them, that
+// runs a command again and again until it succeeds.
+func eventually() {
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		out, err := exec.Command(os.Args[1], os.Args[2:]...).CombinedOutput()
+		switch {
+		case err == nil:
+			os.Stdout.Write(out)
+			return
+		case time.Now().After(deadline):
+			fmt.Fprintf(os.Stderr, "%s%s: %v\n", out, strings.Join(os.Args[1:], " "), err)
+			os.Exit(1)
+		}
+	}
 }
 
 // TestScript runs the stories in testdata/script: the narvault command beside
@@ -32,6 +53,8 @@ func TestMain(m *testing.M) {
 //	$odd               a store path that breaks naive code, testdata/odd.nix
 //	$corpus            a profile of real content, testdata/corpus.nix
 //	$store             a directory for a second Nix store
+//
+// and may use the program eventually.
 func TestScript(t *testing.T) {
 	testenv.Need(t, "root", "nix", "fuse")
 	testscript.Run(t, storyParams(t, "testdata/script"))
@@ -131,7 +154,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 // is.
 func mounted(ts *testscript.TestScript, neg bool, args []string) {
 	dir := ts.MkAbs(args[0])
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for exec.Command("mountpoint", "-q", dir).Run() == nil == neg {
 		select {

@@ -107,7 +107,7 @@ func TestNotifyManager(t *testing.T) {
 	defer socket.Close()
 	t.Setenv("NOTIFY_SOCKET", name)
 	notifyManager("READY=1")
-	socket.SetReadDeadline(time.Now().Add(10 * time.Second))
+	socket.SetReadDeadline(time.Now().Add(time.Minute))
 	buf := make([]byte, 100)
 	n, err := socket.Read(buf)
 	if err != nil || string(buf[:n]) != "READY=1" {
