@@ -3,10 +3,12 @@ package hydra
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -161,9 +163,8 @@ var remedies = map[string]string{
 func explain(err error) error {
 	var server *pgconn.PgError
 	var connecting *pgconn.ConnectError
-	var certificate *tls.CertificateVerificationError
-	switch {
-	case errors.As(err, &certificate):
+	switch certificate := certificateError(err); {
+	case certificate != nil:
 		return fmt.Errorf("%w: sslrootcert=FILE in the name of the database, or PGSSLROOTCERT, says whom to trust, and sslmode what is verified", certificate)
 	case errors.As(err, &server):
 		text := server.Message
@@ -173,11 +174,34 @@ func explain(err error) error {
 		if remedy, ok := remedies[server.Code]; ok {
 			text += ": " + remedy
 		}
+		if strings.HasSuffix(server.Message, "no encryption") {
+			text += "; with TLS it may let you in: sslmode=require, or verify-full, in the name of the database or as PGSSLMODE"
+		}
 		return &ServerError{Code: server.Code, text: text}
 	case errors.As(err, &connecting) && !errors.Is(err, context.Canceled):
 		return fmt.Errorf("%w: is the server there, and does it listen? PGHOST and PGPORT, or the name of the database, say where", reason(connecting))
 	}
 	return err
+}
+
+// certificateError returns what is wrong with the certificate of a server, nil
+// if nothing is. Not all that verify say it in one way.
+func certificateError(err error) error {
+	var inHandshake *tls.CertificateVerificationError
+	var authority x509.UnknownAuthorityError
+	var invalid x509.CertificateInvalidError
+	var host x509.HostnameError
+	switch {
+	case errors.As(err, &inHandshake):
+		return inHandshake
+	case errors.As(err, &authority):
+		return authority
+	case errors.As(err, &invalid):
+		return invalid
+	case errors.As(err, &host):
+		return host
+	}
+	return nil
 }
 
 // A ServerError is what PostgreSQL did not do, and why.

@@ -65,6 +65,12 @@ func New(tb testing.TB, shape string) *DB {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	return s.new(tb, shape)
+}
+
+// new returns a fresh database of a server.
+func (s *server) new(tb testing.TB, shape string) *DB {
+	tb.Helper()
 	name, err := s.create(tb.Context(), shape)
 	if err != nil {
 		tb.Fatal(err)

@@ -30,6 +30,7 @@ import (
 type server struct {
 	dir  string
 	held *os.File // dir, locked
+	tls  *TLS     // nil, or what it offers over TCP
 	cmd  *exec.Cmd
 	stop chan struct{} // closed to end the server
 	done chan struct{} // closed when it has ended
@@ -68,7 +69,11 @@ func (m Main) Run() int {
 
 func start() (*server, error) {
 	started = true
-	s := &server{stop: make(chan struct{}), done: make(chan struct{}), templates: make(map[string]bool)}
+	return startWith(nil)
+}
+
+func startWith(tls *TLS) (*server, error) {
+	s := &server{tls: tls, stop: make(chan struct{}), done: make(chan struct{}), templates: make(map[string]bool)}
 	if err := s.start(); err != nil {
 		os.RemoveAll(s.dir)
 		return nil, fmt.Errorf("start PostgreSQL: %w", err)
@@ -96,9 +101,17 @@ func (s *server) start() (err error) {
 	if err != nil {
 		return err
 	}
-	s.cmd = exec.Command(program, "-D", s.data(), "-k", s.dir, "-c", "listen_addresses=",
+	args := []string{"-D", s.data(), "-k", s.dir,
 		"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off",
-		"-c", "autovacuum=off", "-c", "shared_buffers=32MB", "-c", "dynamic_shared_memory_type=mmap")
+		"-c", "autovacuum=off", "-c", "shared_buffers=32MB", "-c", "dynamic_shared_memory_type=mmap"}
+	if s.tls == nil {
+		args = append(args, "-c", "listen_addresses=")
+	} else if err := s.tls.prepare(s.data(), credential); err != nil {
+		return err
+	} else {
+		args = append(args, s.tls.args()...)
+	}
+	s.cmd = exec.Command(program, args...)
 	s.cmd.Dir = s.dir
 	// A server never outlives the tests, however they end.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential, Pdeathsig: syscall.SIGQUIT}
@@ -200,6 +213,9 @@ func (s *server) initialise(credential *syscall.Credential) error {
 		return fmt.Errorf("initdb: %w\n%s", err, out)
 	}
 	access := "local all " + Guarded + " scram-sha-256\nlocal all all trust\n"
+	if s.tls != nil {
+		access += "hostssl all " + Guarded + " all scram-sha-256\nhostssl all hydra all cert\n"
+	}
 	return os.WriteFile(filepath.Join(s.data(), "pg_hba.conf"), []byte(access), 0o644)
 }
 
@@ -256,5 +272,9 @@ func (s *server) end() {
 
 // url is how to connect to a database, as the role that owns everything.
 func (s *server) url(database string) string {
-	return fmt.Sprintf("postgres:///%s?host=%s&user=hydra", database, s.dir)
+	url := fmt.Sprintf("postgres:///%s?host=%s&user=hydra", database, s.dir)
+	if s.tls != nil {
+		url += "&port=" + s.tls.Port
+	}
+	return url
 }
