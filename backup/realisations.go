@@ -14,8 +14,8 @@ import (
 
 	"github.com/narvault/narvault/backup/disk"
 	"github.com/narvault/narvault/backup/layout"
-	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/backup/nixstore"
+	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
 )
 
@@ -118,8 +118,15 @@ type realisationFile struct {
 }
 
 // realisations returns those of the release's store paths that the store has.
-func (r *runner) realisations(ctx context.Context) (files []realisationFile, err error) {
-	switch from := r.store.(type) {
+func (r *runner) realisations(ctx context.Context, store Store) (files []realisationFile, err error) {
+	switch from := store.(type) {
+	case *SubstitutedStore:
+		files, err := r.realisations(ctx, from.store)
+		if err != nil {
+			return nil, err
+		}
+		more, err := r.realisations(ctx, from.cache)
+		return append(files, more...), err
 	case realisationFiler:
 		names, err := from.RealisationFiles(ctx, r.closure)
 		if err != nil {
@@ -163,7 +170,7 @@ func (r *runner) builders() []storepath.Path {
 // cannot be taken over (FAT and exFAT have no colons in names) is a warning: the
 // paths can be restored without.
 func (r *runner) archiveRealisations(ctx context.Context, b *Backup) error {
-	files, err := r.realisations(ctx)
+	files, err := r.realisations(ctx, r.store)
 	if err != nil {
 		return err
 	}

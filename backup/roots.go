@@ -120,14 +120,19 @@ func lockRoots(ctx context.Context, store Store, req *Request) ([]storepath.Path
 	if !errors.As(err, &invalid) {
 		return tops, err
 	}
-	gone := &GoneError{Total: len(wanted), Where: "in the store", Err: err}
-	if other, ok := store.(interface{ where() string }); ok {
-		gone.Where = other.where()
-	}
+	gone := &GoneError{Total: len(wanted), Where: placeOf(store), Err: err}
 	for _, r := range wanted {
 		if _, found := slices.BinarySearch(invalid.Paths, r.StorePath); found {
 			gone.Roots = append(gone.Roots, r)
 		}
 	}
 	return nil, gone
+}
+
+// placeOf says where the paths of a store are, for messages.
+func placeOf(store Store) string {
+	if other, ok := store.(interface{ where() string }); ok {
+		return other.where()
+	}
+	return "in the store"
 }

@@ -26,8 +26,9 @@ type SubstitutedStore struct {
 
 var _ Store = (*SubstitutedStore)(nil)
 
-// Substituted returns store with cache as its substituter; both stay the
-// caller's to close. They must be of the same store directory.
+// Substituted returns store, which may be a SubstitutedStore itself, with cache as
+// its substituter; both stay the caller's to close. They must be of the same store
+// directory.
 func Substituted(store Store, cache *CacheStore) (*SubstitutedStore, error) {
 	if store.Dir() != cache.Dir() {
 		return nil, fmt.Errorf("%s is of the store directory %s, the Nix store is %s: it has nothing that could be missing there",
@@ -40,7 +41,7 @@ func Substituted(store Store, cache *CacheStore) (*SubstitutedStore, error) {
 func (s *SubstitutedStore) Dir() string { return s.store.Dir() }
 
 // where names the places for messages.
-func (s *SubstitutedStore) where() string { return "in the store, nor " + s.cache.where() }
+func (s *SubstitutedStore) where() string { return placeOf(s.store) + ", nor " + s.cache.where() }
 
 // split tells paths that the store has from those that it lacks. The former are
 // locked by it: what is there now stays there.
@@ -78,8 +79,8 @@ func (s *SubstitutedStore) split(ctx context.Context, paths []storepath.Path) (h
 	return here, there, nil
 }
 
-// lacking reports whether the store lacks a path that was asked for before.
-func (s *SubstitutedStore) lacking(p storepath.Path) bool {
+// Lacks reports whether the store lacks a path that was asked for before.
+func (s *SubstitutedStore) Lacks(p storepath.Path) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.lacks[p]
@@ -87,7 +88,7 @@ func (s *SubstitutedStore) lacking(p storepath.Path) bool {
 
 // of returns which of the two has a path that was asked for before.
 func (s *SubstitutedStore) of(p storepath.Path) Store {
-	if s.lacking(p) {
+	if s.Lacks(p) {
 		return s.cache
 	}
 	return s.store
@@ -101,12 +102,13 @@ func (s *SubstitutedStore) Dump(ctx context.Context, w io.Writer, p storepath.Pa
 	return s.of(p).Dump(ctx, w, p)
 }
 
-// packed opens the NAR file of a path if it is to be taken over from the cache.
+// packed opens the NAR file of a path if it is to be taken over as it is; nil
+// if it is not.
 func (s *SubstitutedStore) packed(p storepath.Path) (*packedNAR, error) {
-	if !s.lacking(p) {
-		return nil, nil
+	if from, ok := s.of(p).(packer); ok {
+		return from.packed(p)
 	}
-	return s.cache.packed(p)
+	return nil, nil
 }
 
 // Lock locks paths in the store; those that it lacks have to be in the cache.
@@ -189,7 +191,7 @@ func (s *SubstitutedStore) outputs(ctx context.Context, drvs []storepath.Path) (
 	}
 	for _, o := range outputs {
 		has := o.Path != ""
-		if has && s.lacking(o.Path) {
+		if has && s.Lacks(o.Path) {
 			if has, err = s.cache.has(o.Path); err != nil {
 				return nil, nil, err
 			}
@@ -227,7 +229,7 @@ func (s *SubstitutedStore) Infos(ctx context.Context, paths []storepath.Path) ([
 	infos := make([]nixstore.PathInfo, 0, len(paths))
 	for _, p := range paths {
 		from := &local
-		if s.lacking(p) {
+		if s.Lacks(p) {
 			from = &cached
 		}
 		infos = append(infos, (*from)[0])
@@ -246,15 +248,11 @@ func (s *SubstitutedStore) Realise(ctx context.Context, drvs []storepath.Path) e
 	return s.cache.Realise(ctx, drvs)
 }
 
-// RealisationFiles are those of the cache: the store has none as files.
-func (s *SubstitutedStore) RealisationFiles(ctx context.Context, paths []storepath.Path) ([]string, error) {
-	return s.cache.RealisationFiles(ctx, paths)
+// logFile is that of the cache, or of the store if that has any as files.
+func (s *SubstitutedStore) logFile(drv storepath.Path) string {
+	file := s.cache.logFile(drv)
+	if store, ok := s.store.(logStore); ok && file == "" {
+		return store.logFile(drv)
+	}
+	return file
 }
-
-// ReadRealisation reads a file that RealisationFiles has named.
-func (s *SubstitutedStore) ReadRealisation(name string) ([]byte, error) {
-	return s.cache.ReadRealisation(name)
-}
-
-// logFile is that of the cache.
-func (s *SubstitutedStore) logFile(drv storepath.Path) string { return s.cache.logFile(drv) }

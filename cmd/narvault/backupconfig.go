@@ -5,12 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/narvault/narvault/backup"
-	"github.com/narvault/narvault/backup/nixstore"
 	"github.com/narvault/narvault/hydra"
 )
 
@@ -31,7 +30,7 @@ func (c *backupCommand) runConfig(ctx context.Context) error {
 	if err := backup.MayCreate(config.OutDir); err != nil {
 		return err
 	}
-	store, err := c.openSubstituted(ctx)
+	store, err := c.openHydraStore(ctx, config.OutDir)
 	if err != nil {
 		return err
 	}
@@ -47,43 +46,6 @@ func (c *backupCommand) runConfig(ctx context.Context) error {
 	}
 	return err
 }
-
-// A closingStore is a store that is open.
-type closingStore interface {
-	backup.Store
-	Close() error
-}
-
-// openSubstituted opens the local Nix store and, with --from, the cache that has
-// what it lacks. Where there is no Nix, the cache has to have everything.
-func (c *backupCommand) openSubstituted(ctx context.Context) (closingStore, error) {
-	store, err := c.openStore(ctx)
-	switch {
-	case c.from == "" || err != nil && !errors.Is(err, exec.ErrNotFound):
-		return store, err
-	case err != nil:
-		fmt.Fprintf(c.s.err, "narvault: there is no Nix here: everything is taken from %s\n", c.from)
-		return c.openCache(ctx)
-	}
-	cache, err := c.openCache(ctx)
-	if err != nil {
-		return nil, errors.Join(err, store.Close())
-	}
-	both, err := backup.Substituted(store, cache.CacheStore)
-	if err != nil {
-		return nil, errors.Join(err, cache.Close(), store.Close())
-	}
-	return substituted{both, store, cache}, nil
-}
-
-// substituted is the local Nix store beside a cache.
-type substituted struct {
-	*backup.SubstitutedStore
-	store *nixstore.Store
-	cache *cacheSource
-}
-
-func (s substituted) Close() error { return errors.Join(s.cache.Close(), s.store.Close()) }
 
 // methodOf is how a release of a configuration is backed up.
 func methodOf(sel *hydra.Selection) (backup.Method, error) {
@@ -156,14 +118,14 @@ func (c *backupCommand) withoutTwins(requests []*hydraRequest, done *batch) (dif
 }
 
 // runAll backs up one release after the other.
-func (c *backupCommand) runAll(ctx context.Context, dir string, store backup.Store, requests []*hydraRequest, done *batch) error {
+func (c *backupCommand) runAll(ctx context.Context, dir string, store *hydraStore, requests []*hydraRequest, done *batch) error {
 	for _, req := range requests {
 		err := done.do(ctx, req.Release, func() (*backup.Result, error) {
-			result, err := c.backUp(ctx, dir, store, *req.Request)
+			result, err := c.backUp(ctx, dir, store.Store, *req.Request)
 			if err != nil {
 				return nil, err
 			}
-			result.Warnings = append(result.Warnings, req.warnings...)
+			result.Warnings = slices.Concat(result.Warnings, req.warnings, store.onlyKept(req.Record, req.Release))
 			if !c.quiet && !c.json {
 				summary(c.s.out, dir, result)
 			}
