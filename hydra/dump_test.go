@@ -272,6 +272,8 @@ func TestLoadOwners(t *testing.T) {
 	target := hydratest.Empty(t)
 	_, err := hydra.Load(t.Context(), target.URL, strings.NewReader(text), hydra.LoadOptions{})
 	says(t, err, `role "gone" does not exist`, "--no-owner")
+	_, err = hydra.Load(t.Context(), target.As(hydratest.Guarded, hydratest.Password), strings.NewReader(text), hydra.LoadOptions{NoOwner: true})
+	says(t, err, "permission denied for schema public", "restore as the role that owns the database", "(the database is as it was)")
 	if _, err := hydra.Load(t.Context(), target.URL, strings.NewReader(text), hydra.LoadOptions{NoOwner: true, Tables: info.Tables}); err != nil {
 		t.Error(err)
 	}

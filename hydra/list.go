@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -52,7 +53,7 @@ func (s *Snapshot) Releases(ctx context.Context, project string) ([]ReleaseInfo,
 }
 
 func (s *Snapshot) releases(ctx context.Context, project string) ([]ReleaseInfo, error) {
-	if err := s.checkFilter(ctx, project); err != nil || !s.schema.hasReleases() {
+	if err := s.checkFilter(ctx, project, ""); err != nil || !s.schema.hasReleases() {
 		return nil, err
 	}
 	rows, err := s.tx.Query(ctx, fmt.Sprintf(`
@@ -84,7 +85,7 @@ func (s *Snapshot) Evaluations(ctx context.Context, project, jobset string, limi
 }
 
 func (s *Snapshot) evaluations(ctx context.Context, project, jobset string, limit int) ([]EvaluationInfo, error) {
-	if err := s.checkFilter(ctx, project); err != nil {
+	if err := s.checkFilter(ctx, project, jobset); err != nil {
 		return nil, err
 	}
 	if limit <= 0 {
@@ -110,10 +111,19 @@ func (s *Snapshot) evaluations(ctx context.Context, project, jobset string, limi
 	})
 }
 
-// checkFilter reports a project that Hydra has not; "" is no filter.
-func (s *Snapshot) checkFilter(ctx context.Context, project string) error {
-	if project == "" {
+// checkFilter reports a project or a jobset that Hydra has not; "" is no filter.
+func (s *Snapshot) checkFilter(ctx context.Context, project, jobset string) error {
+	if project != "" {
+		if err := s.checkProject(ctx, project); err != nil {
+			return err
+		}
+	}
+	if jobset == "" {
 		return nil
 	}
-	return s.checkProject(ctx, project)
+	names, err := column[string](ctx, s, "select distinct name from jobsets where $1 in ('', project) order by name", project)
+	if err == nil && !slices.Contains(names, jobset) {
+		err = fmt.Errorf("jobset %q is not in Hydra%s", jobset, suggest(jobset, names))
+	}
+	return err
 }

@@ -60,6 +60,10 @@ func TestEvaluations(t *testing.T) {
 		if got != want {
 			t.Errorf("got\n%s\nwant\n%s", got, want)
 		}
+		_, err = snapshot.Evaluations(t.Context(), "", "trnk", 0)
+		says(t, err, `list evaluations: jobset "trnk" is not in Hydra: did you mean "trunk"?`)
+		_, err = snapshot.Evaluations(t.Context(), "nix", "trunk", 0)
+		says(t, err, `jobset "trunk" is not in Hydra`)
 		for jobset, n := range map[string]int{"": 3, "idle": 0} {
 			if list, err := snapshot.Evaluations(t.Context(), "", jobset, 0); err != nil || len(list) != n {
 				t.Errorf("evaluations of %q are %v, %v", jobset, list, err)

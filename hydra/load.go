@@ -247,6 +247,8 @@ func (l *loading) advise(err error) error {
 		return fmt.Errorf("%w: make that role (createuser), or use --no-owner, with which all belongs to you%s", err, unchanged)
 	case !l.o.NoOwner && (strings.Contains(psql.Stderr, "must be owner of") || strings.Contains(psql.Stderr, "must be member of") || strings.Contains(psql.Stderr, "must be able to SET ROLE")):
 		return fmt.Errorf("%w: restore as a superuser, or use --no-owner, with which all belongs to you%s", err, unchanged)
+	case strings.Contains(psql.Stderr, "permission denied"):
+		return fmt.Errorf("%w: restore as the role that owns the database, or as a superuser%s", err, unchanged)
 	}
 	return fmt.Errorf("%w%s", err, unchanged)
 }

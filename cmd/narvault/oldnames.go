@@ -10,28 +10,34 @@ import (
 	"github.com/narvault/narvault/index/bincache"
 )
 
-// oldNames are the scripts that backed up Hydra before: the binary does their
-// work when it is called so, through a link. Each had a configuration file as
-// its only argument.
-var oldNames = map[string]func(config string) ([]string, error){
-	"hydra-backup": func(config string) ([]string, error) {
-		return []string{"backup", "--config", config}, nil
-	},
-	"hydra-collect-backup-garbage": func(config string) ([]string, error) {
+// An oldName is a script that backed up Hydra before. Each had a configuration
+// file as its only argument.
+type oldName struct {
+	command string // does its work
+	args    func(config string) ([]string, error)
+}
+
+// oldNames are those: the binary does their work when it is called so, through a
+// link.
+var oldNames = map[string]oldName{
+	"hydra-backup": {"backup", func(config string) ([]string, error) {
+		return []string{"--config", config}, nil
+	}},
+	"hydra-collect-backup-garbage": {"gc", func(config string) ([]string, error) {
 		c, err := hydra.ReadConfig(config)
 		if err != nil {
 			return nil, err
 		}
-		return []string{"gc", c.OutDir}, nil
-	},
-	"hydra-restore": func(config string) ([]string, error) {
+		return []string{c.OutDir}, nil
+	}},
+	"hydra-restore": {"restore", func(config string) ([]string, error) {
 		c, err := hydra.ReadConfig(config)
 		if err != nil {
 			return nil, err
 		}
 		names, err := archivedReleases(c)
-		return append([]string{"restore", c.OutDir}, names...), err
-	},
+		return append([]string{c.OutDir}, names...), err
+	}},
 }
 
 // archivedReleases returns the releases that a configuration names. What it
@@ -65,12 +71,16 @@ func archivedReleases(c *hydra.Config) ([]string, error) {
 // asCalled returns the arguments of narvault for how the program was called.
 func asCalled(args []string) ([]string, error) {
 	name := filepath.Base(args[0])
-	translate, ok := oldNames[name]
-	if !ok || len(args) == 2 && (args[1] == "--help" || args[1] == "--version") {
+	old, ok := oldNames[name]
+	if !ok || len(args) == 2 && args[1] == "--version" {
 		return args[1:], nil
 	}
 	if len(args) != 2 {
-		return nil, usageErrorf("usage: %s CONFIG.json", name)
+		return nil, usageErrorf("usage: %s CONFIG.json (it is narvault %s)", name, old.command)
 	}
-	return translate(args[1])
+	if args[1] == "--help" || args[1] == "-h" {
+		return []string{old.command, "--help"}, nil
+	}
+	rest, err := old.args(args[1])
+	return append([]string{old.command}, rest...), err
 }
