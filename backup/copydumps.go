@@ -12,7 +12,6 @@ import (
 	"github.com/narvault/narvault/backup/disk"
 	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/backup/lock"
-	"github.com/narvault/narvault/index/bincache"
 )
 
 // CopyDumps brings the dumps that from has, also those made by hand, into the
@@ -28,10 +27,7 @@ func copyDumps(ctx context.Context, fsys disk.FS, dir string, from *Backup, o lo
 	if err != nil || len(dumps) == 0 {
 		return nil, err
 	}
-	if err := MayCreate(dir); err != nil {
-		return nil, err
-	}
-	if err := fsys.Mkdir(dir); err != nil {
+	if err := createEmpty(ctx, fsys, dir, from.Cache.StoreDir(), from.config, o); err != nil {
 		return nil, fmt.Errorf("copy dumps: %w", err)
 	}
 	lock, err := lock.Take(ctx, dir, lock.Writing, o)
@@ -40,9 +36,6 @@ func copyDumps(ctx context.Context, fsys disk.FS, dir string, from *Backup, o lo
 	}
 	defer lock.Close()
 	a := &dumpAdder{fsys: fsys, dir: filepath.Join(dir, layout.DumpsDir)}
-	if err := lock.Exclusively(ctx, func() error { return a.createLike(dir, from) }); err != nil {
-		return nil, fmt.Errorf("copy dumps: %w", err)
-	}
 	if err := disk.MkdirAll(a.fsys, dir, a.dir); err != nil {
 		return nil, fmt.Errorf("copy dumps: %w", err)
 	}
@@ -66,19 +59,6 @@ func copyDumps(ctx context.Context, fsys disk.FS, dir string, from *Backup, o lo
 	}
 	// Who copied those may have been stopped before their names were durable.
 	return copied, errors.Join(failed, disk.SyncDirs(fsys, there, nil))
-}
-
-// createLike makes a backup in dir for the store directory of another one.
-func (a *dumpAdder) createLike(dir string, from *Backup) error {
-	if isBackup(dir) {
-		return nil
-	}
-	c := Config{Compression: from.config.Compression, Level: from.config.Level}
-	b, err := create(a.fsys, dir, from.Cache.StoreDir(), c, bincache.Options{})
-	if err != nil {
-		return err
-	}
-	return b.Close()
 }
 
 // copy copies a dump of another backup, and what is known of it.

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"context"
 	_ "embed"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/narvault/narvault/backup/disk"
 	"github.com/narvault/narvault/backup/layout"
+	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/index/bincache"
 )
 
@@ -35,6 +37,39 @@ func create(fsys disk.FS, dir, storeDir string, c Config, o bincache.Options) (*
 		return nil, fmt.Errorf("create backup in %s: %w", dir, err)
 	}
 	return Open(dir, o)
+}
+
+// Create makes an empty backup for a store directory in dir, as Run would, of
+// which only compression and level of c count. A backup that is there already
+// stays as it is.
+func Create(ctx context.Context, dir, storeDir string, c Config, o lock.Options) error {
+	return createEmpty(ctx, disk.OS{}, dir, storeDir, c, o)
+}
+
+func createEmpty(ctx context.Context, fsys disk.FS, dir, storeDir string, c Config, o lock.Options) error {
+	if isBackup(dir) {
+		return nil
+	}
+	if err := MayCreate(dir); err != nil {
+		return err
+	}
+	if err := fsys.Mkdir(dir); err != nil {
+		return fmt.Errorf("create backup: %w", err)
+	}
+	lock, err := lock.Take(ctx, dir, lock.Writing, o)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	return lock.Exclusively(ctx, func() error {
+		var made Config
+		made.Compression, made.Level = new(Request).pack(c)
+		b, err := create(fsys, dir, storeDir, made, bincache.Options{})
+		if err != nil {
+			return err
+		}
+		return b.Close()
+	})
 }
 
 // suitsStore refuses the backup in dir, if there is one, when it is of another

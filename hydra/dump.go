@@ -37,6 +37,15 @@ func Dump(ctx context.Context, database string, w io.Writer, programs []string) 
 	return info, nil
 }
 
+// Ping reports why there can be no connection to a database, whose ever it is.
+func Ping(ctx context.Context, database string) error {
+	conn, _, err := connect(ctx, database)
+	if err != nil {
+		return fmt.Errorf("connect to database: %w", err)
+	}
+	return closeConn(conn)
+}
+
 func dump(ctx context.Context, database string, w io.Writer, programs []string) (*DumpInfo, error) {
 	conn, where, err := connect(ctx, database)
 	if err != nil {

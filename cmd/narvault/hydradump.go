@@ -1,17 +1,24 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"os/exec"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/narvault/narvault/backup"
+	"github.com/narvault/narvault/backup/lock"
+	"github.com/narvault/narvault/backup/nixstore"
 	"github.com/narvault/narvault/hydra"
+	"github.com/narvault/narvault/index/bincache"
 )
 
 // hydraDumpCommand is "narvault hydra dump".
@@ -35,8 +42,9 @@ func (c *hydraDumpCommand) cobra(s streams) *cobra.Command {
 		Short: "Put a dump of the whole database into a backup",
 		Long: `Dumps the whole database, as it is at one instant, into
 BACKUP/hydra/DATABASE-TIME.sql.zst, by PostgreSQL's own pg_dump of at least the
-server's version. It gets its name when it is complete and on the disk. Without
-narvault, "zstd -dc FILE | psql DATABASE" restores it.
+server's version. BACKUP is made if it is not there. The dump gets its name when
+it is complete and on the disk. Without narvault, "zstd -dc FILE | psql DATABASE"
+restores it.
 
 --verify restores it for trial into a scratch database on the same server, or on
 that of --scratch, counts the rows of all tables, and drops it again. --keep N
@@ -78,6 +86,9 @@ func (c *hydraDumpCommand) run(ctx context.Context, dir string) error {
 	if req.Lock, err = c.lock.options(c.s, "hydra dump"); err != nil {
 		return err
 	}
+	if err := c.makeBackup(ctx, dir, database, req.Lock); err != nil {
+		return err
+	}
 	var info *hydra.DumpInfo
 	req.Write = func(ctx context.Context, w io.Writer) (string, json.RawMessage, error) {
 		if info, err = hydra.Dump(ctx, database, w, c.programs); err != nil {
@@ -97,6 +108,37 @@ func (c *hydraDumpCommand) run(ctx context.Context, dir string) error {
 		return err
 	}
 	return c.report(result, info)
+}
+
+// makeBackup makes the backup in dir, if there is none and there is a database to
+// dump.
+func (c *hydraDumpCommand) makeBackup(ctx context.Context, dir, database string, o lock.Options) error {
+	b, err := backup.Open(dir, bincache.Options{})
+	if err == nil {
+		return b.Close()
+	}
+	if !errors.Is(err, backup.ErrNoBackup) && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := backup.MayCreate(dir); err != nil {
+		return err
+	}
+	if err := hydra.Ping(ctx, database); err != nil {
+		return err
+	}
+	storeDir := cmp.Or(os.Getenv("NIX_STORE_DIR"), "/nix/store")
+	store, err := nixstore.Open(ctx, nixstore.Options{})
+	switch {
+	case err == nil:
+		storeDir = store.Dir()
+		err = store.Close()
+	case errors.Is(err, exec.ErrNotFound): // Hydra's machine is another one
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	return backup.Create(ctx, dir, storeDir, backup.Config{}, o)
 }
 
 // infoOf returns what is known of the database of a dump, its name at least.
