@@ -41,6 +41,11 @@ func (r *runner) record(b *Backup) (err error) {
 	if err == nil && r.result.Changes.none() && release.equal(old) && b.hydraIs(r.req.Release, hydra) {
 		return syncRelease(r.fsys, b, r.req.Release)
 	}
+	if err == nil && release.equal(old) && release.Created.Equal(old.Created) {
+		// Within a second only the rows changed, or the closure: a release.json that
+		// is the one before would say that a crash came between (HalfWritten).
+		release.Created = old.Created.Add(time.Second)
+	}
 	return writeRelease(r.fsys, b, release, r.closure, hydra)
 }
 
