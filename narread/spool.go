@@ -1,6 +1,7 @@
 package narread
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -27,15 +28,18 @@ import (
 type spooled struct {
 	fixed
 
-	mu     sync.Mutex
-	grown  chan struct{} // guarded by mu: closed, and replaced, when what follows changes
-	avail  int           // guarded by mu: how many blocks can be read
-	sums   blockSums     // guarded by mu: of these blocks, at least
-	source io.ReaderAt   // guarded by mu: where they are, nil before the first
-	err    error         // guarded by mu: why there will be no more
-	using  sync.RWMutex  // held for reading while source is read
-	closed bool          // guarded by using
-	kept   *spool.File   // guarded by mu: the whole, nil before the end
+	mu      sync.Mutex
+	grown   chan struct{} // guarded by mu: closed, and replaced, when what follows changes
+	avail   int           // guarded by mu: how many blocks can be read
+	sums    blockSums     // guarded by mu: of these blocks, at least
+	source  io.ReaderAt   // guarded by mu: where they are, nil before the first
+	err     error         // guarded by mu: why there will be no more
+	kept    *spool.File   // guarded by mu: the whole, nil before the end
+	filling bool          // guarded by mu: more is being decoded to source
+	dropped bool          // guarded by mu: source is bad, whoever fills it closes it
+
+	using  sync.RWMutex // held for reading while source is read
+	closed bool         // guarded by using
 }
 
 // spoolError says that a spool file cannot be read, or is not what was written
@@ -153,18 +157,37 @@ func (a *Archive) spoolBlocks() *blocks {
 		s.complete(f)
 		return b
 	}
+	s.filling = true
 	a.background.Add(1) // the caller is between enter and leave
 	go func() {
 		defer a.background.Done()
-		err := guard(func() error { return a.fillSpool(s) })
-		if err != nil {
-			s.update(func() { s.err = err })
-		}
-		if err != nil && !isDamage(err) {
-			s.close()
-		}
+		s.filled(guard(func() error { return a.fillSpool(s) }))
 	}()
 	return b
+}
+
+// filled ends what spoolBlocks began. After damage, what comes before it can still
+// be read.
+func (s *spooled) filled(err error) {
+	var unused bool
+	s.update(func() {
+		s.filling, s.err = false, cmp.Or(s.err, err)
+		unused = s.dropped || err != nil && !isDamage(err)
+	})
+	if unused {
+		s.close()
+	}
+}
+
+// drop gives up a file that turned out to be bad, because of err. Whoever is still
+// decoding to it gives up, too: it must not be closed, nor its name be used by
+// the next one, before that.
+func (s *spooled) drop(err error) {
+	var filling bool
+	s.update(func() { s.err, s.dropped, filling = cmp.Or(s.err, err), true, s.filling })
+	if !filling {
+		s.close()
+	}
 }
 
 // fillSpool decodes the container, in the spool or, when that takes no more, to
@@ -204,6 +227,9 @@ func (a *Archive) decodeTo(s *spooled, w *spool.Writer) error {
 	known := a.knownSums()
 	sums := make(spool.Sums, 0, min(s.count(), 1<<16))
 	err := a.boundedPass(func(p []byte) error {
+		if err := s.failure(); err != nil {
+			return err // it was dropped
+		}
 		i, sum := len(sums), xxhash.Sum64(p)
 		if known != nil && known[i] != sum {
 			return a.file.damage(-1, -1, errChanged)
@@ -283,6 +309,6 @@ func (a *Archive) respool(err error) bool {
 		f.Discard()
 	}
 	a.ready.forget(e.blocks)
-	s.close()
+	s.drop(err)
 	return true
 }

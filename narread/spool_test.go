@@ -94,8 +94,9 @@ type gated struct {
 func (g *gated) gate(at int64) (reached <-chan struct{}, open func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.at, g.reached, g.open = at, make(chan struct{}), make(chan struct{})
-	return g.reached, sync.OnceFunc(func() { close(g.open) })
+	gate := make(chan struct{})
+	g.at, g.reached, g.open = at, make(chan struct{}), gate
+	return g.reached, sync.OnceFunc(func() { close(gate) })
 }
 
 func (g *gated) ReadAt(p []byte, off int64) (int, error) {
@@ -305,6 +306,41 @@ func TestSpoolFallsBack(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "TMPDIR") || isDamage(err) {
 		t.Errorf("nowhere: %v", err)
 	}
+}
+
+// TestBadWhileDecoding damages a spool file while it is written: who reads it gets
+// what another one has, once the first decoder has given up, which leaves the
+// second one's file alone.
+func TestBadWhileDecoding(t *testing.T) {
+	s := newSpoolTest(t)
+	s.read(t, "first", 1)
+	must(t, os.Remove(s.find(t, ".nar")))
+	a := s.open(t)
+	atEnd, end := s.src.gate(int64(len(s.file)) - 1)
+	_, err := a.ReadAt(make([]byte, 1), 0)
+	must(t, err)
+	<-atEnd
+	part, err := os.OpenFile(s.find(t, ".part"), os.O_RDWR, 0)
+	must(t, err)
+	must(t, errors.Join(flip(part, 300_000), part.Close()))
+	inMiddle, middle := s.src.gate(int64(len(s.file) / 2))
+	buf, done := make([]byte, 100), make(chan error, 1)
+	go func() {
+		_, err := a.ReadAt(buf, 300_000)
+		done <- err
+	}()
+	end()
+	<-inMiddle
+	middle()
+	if err := <-done; err != nil || !bytes.Equal(buf, s.n[300_000:300_100]) {
+		t.Errorf("wrong bytes, error %v", err)
+	}
+	if got, err := readAll(a, 100_000); err != nil || !bytes.Equal(got, s.n) {
+		t.Errorf("the rest: %v", err)
+	}
+	must(t, a.Close())
+	s.decoded(t, "the bad one and the good one", 2)
+	s.read(t, "kept", 0)
 }
 
 // TestCloseWhileDecoding ends the pass, and leaves nothing in the spool.
