@@ -18,6 +18,8 @@ import (
 	"github.com/narvault/narvault/backup"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread"
+
+	"github.com/narvault/narvault/narread/testenv"
 )
 
 func openOptions() bincache.Options { return bincache.Options{} }
@@ -39,7 +41,7 @@ func TestEveryByteFlipped(t *testing.T) {
 	go func() {
 		defer close(work)
 		for _, name := range first.files() {
-			for offset := 0; offset < len(first.read(name)); offset += stride {
+			for offset := 0; offset < len(first.read(name)); offset += testenv.Thin(16) {
 				for _, mask := range masks(offset) {
 					work <- flip{name, offset, mask}
 				}
