@@ -193,21 +193,30 @@ func (b *builder) lock(ctx context.Context) (*os.File, error) {
 // tryLock returns nil if somebody else has the lock, or took the directory away
 // before it was held (Prune).
 func (b *builder) tryLock() (*os.File, error) {
-	if err := os.MkdirAll(b.dir, 0o755); err != nil {
-		return nil, err
-	}
-	name := filepath.Join(b.dir, lockFile)
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := b.openLock()
 	if err != nil {
 		return nil, err
 	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if err == nil && isPath(f, name) {
+	return claim(f)
+}
+
+// openLock opens the file for the lock, in a directory that is made if need be.
+func (b *builder) openLock() (*os.File, error) {
+	if err := os.MkdirAll(b.dir, 0o755); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(filepath.Join(b.dir, lockFile), os.O_RDWR|os.O_CREATE, 0o644)
+}
+
+// claim takes the lock for tryLock.
+func claim(f *os.File) (*os.File, error) {
+	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err == nil && isPath(f, f.Name()) {
 		return f, nil
 	}
 	f.Close()
 	if err != nil && !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-		return nil, fmt.Errorf("lock %s: %w", name, err)
+		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
 	return nil, nil
 }

@@ -63,19 +63,19 @@ func TestPrune(t *testing.T) {
 	must(t, Prune(filepath.Join(filepath.Dir(dirs[0]), "absent")))
 }
 
-// A build whose directory is removed before it has the lock begins anew.
+// A build whose directory is removed before it has the lock begins anew: what it
+// opened is then the lock of nothing.
 func TestBuildWhilePruned(t *testing.T) {
 	f := newFakeCache(t, 3)
 	dirs := userIndexes(t, f, 2)
-	lock, err := (&builder{dir: dirs[0]}).lock(t.Context())
+	b := &builder{dir: dirs[0]}
+	opened, err := b.openLock()
 	must(t, err)
-	done := make(chan error)
-	go func() {
-		_, err := Build(t.Context(), dirs[0], f.open(), BuildOptions{})
-		done <- err
-	}()
-	must(t, os.Rename(dirs[0], dirs[0]+tempSuffix))
-	lock.Close()
-	must(t, <-done)
+	must(t, os.Rename(dirs[0], dirs[0]+tempSuffix)) // as Prune does first
+	if lock, err := claim(opened); lock != nil || err != nil {
+		t.Errorf("the lock of a directory that was taken away: %v, %v", lock, err)
+	}
+	_, err = Build(t.Context(), dirs[0], f.open(), BuildOptions{})
+	must(t, err)
 	wantIndexes(t, dirs, func(int) bool { return true })
 }
