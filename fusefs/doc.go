@@ -27,7 +27,8 @@
 // are good for a quarter of a second, and the modification time changes with
 // every change, which makes the kernel drop its copy of a listing
 // (FUSE_AUTO_INVAL_DATA). Together: what is new in the backup shows within a
-// second.
+// second. Names of store paths are good for a minute, in which their list is
+// read again by itself and the kernel is told what went away (watch.go).
 //
 // OPEN, OPENDIR and FLUSH are answered ENOSYS. The kernel takes that once for
 // the whole connection and from then on opens, closes and keeps pages and

@@ -42,6 +42,8 @@ type fileSystem struct {
 	since     time.Time
 	readBytes atomic.Int64
 	reclaimer atomic.Pointer[reclaimer] // nil without a kernel
+	watcher   atomic.Pointer[watcher]   // nil without a kernel
+	waiting   atomic.Int64              // requests that wait for an archive to be decoded
 }
 
 // A viewPair is the directory that lists the members of a view, number 0, and
@@ -132,6 +134,9 @@ func (f *fileSystem) close() {
 	f.streams.close()
 	if r := f.reclaimer.Load(); r != nil {
 		r.close()
+	}
+	if w := f.watcher.Load(); w != nil {
+		w.close()
 	}
 }
 
@@ -260,7 +265,7 @@ func (f *fileSystem) lookup(n node, name string) (node, error) {
 func (f *fileSystem) entry(dir, child node, out *fuse.EntryOut) {
 	out.NodeId = uint64(child)
 	out.Generation = f.generation(child)
-	out.SetEntryTimeout(keep(dir))
+	out.SetEntryTimeout(f.keepName(dir, child))
 	out.SetAttrTimeout(keep(child))
 }
 

@@ -102,6 +102,7 @@ func Mount(b Backup, mountpoint string, o Options) (*Server, error) {
 	}
 	s := &Server{fs: f, dir: dir, o: o, ended: make(chan struct{}), cut: make(chan struct{})}
 	f.reclaimer.Store(newReclaimer(notifier(fs)))
+	f.watcher.Store(f.newWatcher(entryNotifier(fs)))
 	go func() {
 		fs.Serve()
 		f.close()

@@ -41,7 +41,10 @@ func (f *fileSystem) patiently(cancel <-chan struct{}, caller fuse.Caller, do fu
 		if !errors.As(err, &w) {
 			return err
 		}
-		if err := w.wait(cancel, int(caller.Pid)); err != nil {
+		f.waiting.Add(1)
+		err = w.wait(cancel, int(caller.Pid))
+		f.waiting.Add(-1)
+		if err != nil {
 			return err
 		}
 	}
