@@ -17,6 +17,7 @@ const (
 	LockFile    = "lock"
 	LocksDir    = "locks"
 	MutexFile   = "mutex" // below LocksDir
+	TurnFile    = "turn"  // below LocksDir
 	CacheDir    = "cache"
 	ReleasesDir = "releases"
 	DumpsDir    = "hydra"

@@ -9,8 +9,10 @@
 //	               exclusive: nothing else may write (gc and repair, while they take out)
 //	locks/mutex    exclusive, for an instant at a time: names of narinfos and
 //	               records of releases change only under it
+//	locks/turn     exclusive: of the one who waits for lock, exclusive, and is next
 //	locks/write-*  exclusive, each of the process that made the file and wrote
 //	locks/read-*   into it who it is; one that is not locked is a leftover
+//	locks/wait-*
 //
 // A backup takes lock, shared, before it looks what is archived already, and
 // holds it until its release is recorded. So gc can never take away a narinfo
@@ -22,6 +24,11 @@
 // Whoever makes temporary files has a write-* file before he makes the first,
 // and makes it under the mutex. Who finds under the mutex that there is no
 // other write-* in use may thus remove all temporary files and the journal.
+//
+// flock(2) is not fair: backups that overlap could keep gc waiting for ever. So
+// whoever begins while somebody has the turn lets him go first, for as long as he
+// would wait himself, 10 minutes at most; then he goes on beside the others, as
+// one does that would not wait at all: nobody fails because gc waits.
 //
 // gc lets go of its lock before it deletes what has been in the trash for long
 // enough, and before it builds the index: nobody waits for that.
@@ -39,6 +46,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -95,6 +103,7 @@ const (
 const (
 	readPrefix  = "read-"
 	writePrefix = "write-"
+	waitPrefix  = "wait-"
 )
 
 func (k Kind) how() int {
@@ -117,13 +126,14 @@ type Lock struct {
 	o     Options
 	file  *os.File // nil with NoLock
 	named *os.File // the file that says who we are; nil if there is none
+	told  bool     // o.Waiting was
 }
 
 // Take takes the lock of a backup directory, which exists. The error is
 // *HeldError when others hold it for longer than o says.
 func Take(ctx context.Context, dir string, kind Kind, o Options) (*Lock, error) {
 	if o.Flock == nil {
-		o.Flock = func(f *os.File, how int) error { return syscall.Flock(int(f.Fd()), how) }
+		o.Flock = flock
 	}
 	l := &Lock{dir: dir, o: o}
 	if o.NoLock {
@@ -135,6 +145,8 @@ func Take(ctx context.Context, dir string, kind Kind, o Options) (*Lock, error) 
 	return l, nil
 }
 
+func flock(f *os.File, how int) error { return syscall.Flock(int(f.Fd()), how) }
+
 func (l *Lock) take(ctx context.Context, kind Kind) error {
 	if err := l.makeDir(); err != nil {
 		return err
@@ -145,7 +157,7 @@ func (l *Lock) take(ctx context.Context, kind Kind) error {
 		if err != nil {
 			return err
 		}
-		if err := l.acquire(ctx, f, kind.how(), l.o.Wait); err != nil {
+		if err := l.inTurn(ctx, f, kind); err != nil {
 			f.Close()
 			return err
 		}
@@ -155,7 +167,7 @@ func (l *Lock) take(ctx context.Context, kind Kind) error {
 		}
 		l.file = f
 	}
-	err := l.Exclusively(ctx, func() error { return l.register(ctx, kind) })
+	err := l.Exclusively(ctx, func() error { return l.register(ctx, kind.prefix()) })
 	// A disk may be so full that there is no room for the name of who frees it.
 	if err != nil && kind != Excluding {
 		l.Close()
@@ -224,7 +236,7 @@ const lockPoll = 20 * time.Millisecond
 // acquire takes a lock on f, and waits for it if need be.
 func (l *Lock) acquire(ctx context.Context, f *os.File, how int, wait time.Duration) error {
 	deadline := time.Now().Add(wait)
-	for told := false; ; {
+	for {
 		err := l.o.Flock(f, how|syscall.LOCK_NB)
 		switch {
 		case err == nil:
@@ -237,10 +249,10 @@ func (l *Lock) acquire(ctx context.Context, f *os.File, how int, wait time.Durat
 		if wait >= 0 && !time.Now().Before(deadline) {
 			return l.locked()
 		}
-		if !told && l.o.Waiting != nil && l.file == nil { // the mutex is not worth a message
+		if !l.told && l.o.Waiting != nil && l.file == nil { // the mutex is not worth a message
+			l.told = true
 			l.o.Waiting(l.locked())
 		}
-		told = true
 		select {
 		case <-time.After(lockPoll):
 		case <-ctx.Done():
@@ -280,8 +292,8 @@ func (l *Lock) Exclusively(ctx context.Context, f func() error) error {
 }
 
 // register makes the file that says who we are. It is called under the mutex.
-func (l *Lock) register(ctx context.Context, kind Kind) error {
-	pattern := fmt.Sprintf("%s%d-*", kind.prefix(), os.Getpid())
+func (l *Lock) register(ctx context.Context, prefix string) error {
+	pattern := fmt.Sprintf("%s%d-*", prefix, os.Getpid())
 	f, err := os.CreateTemp(filepath.Join(l.dir, layout.LocksDir), pattern)
 	if err != nil {
 		return err
@@ -358,7 +370,7 @@ func (l *Lock) others(used func(name string, f *os.File), unused func(name strin
 		return err
 	}
 	for _, name := range names {
-		if !strings.HasPrefix(name, readPrefix) && !strings.HasPrefix(name, writePrefix) {
+		if !isNote(name) {
 			continue
 		}
 		f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
@@ -378,4 +390,9 @@ func (l *Lock) others(used func(name string, f *os.File), unused func(name strin
 		f.Close()
 	}
 	return nil
+}
+
+// isNote reports whether a file in layout.LocksDir says who is at work.
+func isNote(name string) bool {
+	return slices.ContainsFunc([]string{readPrefix, writePrefix, waitPrefix}, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
 }
