@@ -42,14 +42,17 @@ func (r *runner) archiveLogs(ctx context.Context, b *Backup) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			err := r.archiveLog(b, drv, logs[drv])
+			cut, err := r.archiveLog(b, drv, logs[drv], maxLog)
 			if errors.Is(err, syscall.ENOSPC) {
 				return fmt.Errorf("write build log: %w", err)
 			}
-			if err != nil {
-				mu.Lock()
-				defer mu.Unlock()
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err != nil:
 				warnings = append(warnings, fmt.Sprintf("build log of %s is left out: %v", drv, err))
+			case cut:
+				warnings = append(warnings, fmt.Sprintf("build log of %s is cut off after %d bytes: %s has more", drv, maxLog, logs[drv]))
 			}
 			return nil
 		})
@@ -107,24 +110,26 @@ func (r *runner) sourceLog(drv storepath.Path) string {
 	return from.logFile(drv)
 }
 
-func (r *runner) archiveLog(b *Backup, drv storepath.Path, from string) error {
+// archiveLog archives a log, up to a limit in bytes, and reports whether it has
+// more.
+func (r *runner) archiveLog(b *Backup, drv storepath.Path, from string, limit int64) (cut bool, err error) {
 	target := b.cachePath(bincache.LogDir, string(drv))
 	if _, err := os.Lstat(target); !errors.Is(err, fs.ErrNotExist) {
-		return err // nil if it is there
+		return false, err // nil if it is there
 	}
 	// Not to wait for a pipe in place of a file, nor to archive what a symlink in a
 	// foreign cache leads to.
 	in, err := os.OpenFile(from, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer in.Close()
 	st, err := in.Stat()
 	if err != nil {
-		return err
+		return false, err
 	}
 	if !st.Mode().IsRegular() {
-		return fmt.Errorf("%s is no file", from)
+		return false, fmt.Errorf("%s is no file", from)
 	}
 	compression, ok := logCompressions[filepath.Ext(from)]
 	if !ok {
@@ -132,10 +137,14 @@ func (r *runner) archiveLog(b *Backup, drv storepath.Path, from string) error {
 	}
 	content, err := narread.Decompress(in, st.Size(), from, compression)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer content.Close()
-	return r.writeLog(target, io.LimitReader(content, maxLog))
+	if err := r.writeLog(target, io.LimitReader(content, limit)); err != nil {
+		return false, err
+	}
+	n, _ := io.ReadFull(content, make([]byte, 1))
+	return n > 0, nil
 }
 
 // maxLog is where a build log is cut off, in bytes: Hydra itself ends builds

@@ -200,6 +200,29 @@ func TestLogs(t *testing.T) {
 	backuptest.CheckNoTemp(t, filepath.Join(dir, "cache/log"))
 }
 
+// What a log has beyond the limit is left out, and that is said.
+func TestLogIsCutOff(t *testing.T) {
+	dir, _, _ := backedUp(t, "none")
+	b, err := Open(dir, bincache.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	log := filepath.Join(t.TempDir(), "log")
+	if err := os.WriteFile(log, []byte("0123456789"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := &runner{fsys: backuptest.Memory{}}
+	for i, limit := range []int64{9, 10, 11} {
+		drv := sp(fmt.Sprint("d", i, ".drv"))
+		cut, err := r.archiveLog(b, drv, log, limit)
+		text, readErr := os.ReadFile(filepath.Join(dir, "cache/log", string(drv)))
+		if errors.Join(err, readErr) != nil || cut != (limit < 10) || string(text) != "0123456789"[:min(limit, 10)] {
+			t.Errorf("limit %d: %q, cut off: %v, %v, %v", limit, text, cut, err, readErr)
+		}
+	}
+}
+
 // TestCopyLogs copies a release with its build log; a symlink in place of a log
 // is not followed.
 func TestCopyLogs(t *testing.T) {

@@ -218,7 +218,7 @@ func (g *garbage) narFiles() error {
 		info := g.m.infos[p]
 		dir := path.Dir(info.URL)
 		if g.m.needed[p] == nil && dir != bincache.NARDir && dir != "." {
-			g.orphan(info.URL)
+			g.orphan(g.m.b.Cache.NARName(info))
 		}
 	}
 	return nil

@@ -103,12 +103,16 @@ func run(ctx context.Context, fsys disk.FS, dir string, o Options) (*Result, err
 		err := c.look(ctx)
 		return &c.result, err
 	}
-	if err := c.takeOut(ctx); err != nil {
+	err = c.takeOut(ctx)
+	if err != nil && !trash.NoRoom(err) {
 		return nil, err
 	}
-	freed, err := trash.Purge(ctx, fsys, b.Dir())
+	freed, purgeErr := trash.Purge(ctx, fsys, b.Dir())
+	if err != nil && freed > 0 {
+		err = fmt.Errorf("%w. But %d bytes that had been in it for long enough were freed: try again", err, freed)
+	}
 	c.result.Freed += freed
-	if err != nil {
+	if err = errors.Join(err, purgeErr); err != nil {
 		return nil, err
 	}
 	return &c.result, c.weighTrash()
@@ -186,7 +190,7 @@ func (c *collector) takeOut(ctx context.Context) error {
 		return err
 	}
 	t := &trash.Taker{FS: c.fsys, Dir: c.b.Dir(), Now: c.o.now, Purge: c.o.Now}
-	if err := c.renew(t); err != nil {
+	if err := c.expire(t); err != nil {
 		return fmt.Errorf("collect garbage: %w", err)
 	}
 	for _, names := range c.steps() {
@@ -201,36 +205,60 @@ func (c *collector) takeOut(ctx context.Context) error {
 	if c.o.Now {
 		c.result.Freed = c.result.goneSize()
 	}
-	return trash.Expire(c.fsys, c.b.Dir(), c.limit())
+	return nil
 }
 
-// renew keeps the records of forgotten releases in the trash for as long as what
-// they name, if that goes there only now: else it could not be taken back.
-func (c *collector) renew(t *trash.Taker) error {
-	if c.o.Now {
-		return nil
-	}
-	batches, _, err := trash.List(c.b.Dir())
+// expire gives up what has been in the trash for long enough, before the trash
+// gets more: on a full disk there is room only by this.
+func (c *collector) expire(t *trash.Taker) error {
+	again, err := c.stillNeeded()
 	if err != nil {
 		return err
 	}
-	for _, v := range forgottenIn(c.b, batches) {
-		if !c.goesNow(v.dir) {
-			continue
-		}
-		from := c.b.Path(v.dir)
-		to, err := t.Place(layout.Release(v.id.Project, v.id.Name))
-		if err == nil {
-			err = c.fsys.Rename(from, to)
-		}
-		if err == nil {
-			err = disk.SyncDirs(c.fsys, map[string]bool{filepath.Dir(to): true}, map[string]bool{filepath.Dir(from): true})
-		}
-		if err != nil && !errors.Is(err, fs.ErrExist) { // one that was forgotten twice is there once
+	var holding []string
+	for _, v := range again {
+		holding = append(holding, v.batch.Name)
+	}
+	if err := trash.Expire(c.fsys, c.b.Dir(), c.limit(), holding...); err != nil || again == nil {
+		return err
+	}
+	for _, v := range again {
+		if err := c.renew(t, v); err != nil {
 			return err
 		}
 	}
-	return nil
+	return trash.Expire(c.fsys, c.b.Dir(), c.limit())
+}
+
+// stillNeeded returns the records of forgotten releases that name what goes to
+// the trash only now: they are kept for as long as that, else it could not be
+// taken back.
+func (c *collector) stillNeeded() ([]forgottenRelease, error) {
+	if c.o.Now {
+		return nil, nil
+	}
+	batches, _, err := trash.List(c.b.Dir())
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(forgottenIn(c.b, batches), func(v forgottenRelease) bool { return !c.goesNow(v.dir) }), nil
+}
+
+// renew moves the record of a forgotten release to where the trash has what goes
+// there now.
+func (c *collector) renew(t *trash.Taker, v forgottenRelease) error {
+	from := c.b.Path(v.dir)
+	to, err := t.Place(layout.Release(v.id.Project, v.id.Name))
+	if err == nil {
+		err = c.fsys.Rename(from, to)
+	}
+	if err == nil {
+		err = disk.SyncDirs(c.fsys, map[string]bool{filepath.Dir(to): true}, map[string]bool{filepath.Dir(from): true})
+	}
+	if errors.Is(err, fs.ErrExist) { // one that was forgotten twice is there once
+		return nil
+	}
+	return err
 }
 
 // goesNow reports whether a record names a store path that goes in this run.

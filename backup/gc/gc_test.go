@@ -2,10 +2,12 @@ package gc
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -272,6 +274,38 @@ func TestGCOnFullDisk(t *testing.T) {
 	backuptest.CheckWhole(t, s.Dir, "p/keep")
 }
 
+// With a trash it cannot, says how it can, and frees what has been in the trash
+// for long enough; then it may be able to.
+func TestGCOnFullDiskWithTrash(t *testing.T) {
+	s := newScene(t)
+	s.forget("drop")
+	s.gc(Options{})
+	mustRun(t, s.Dir, s.Store, request("new", s.Store.Add("new", "new")))
+	s.forget("new")
+	before := backuptest.Tree(t, s.Path(layout.CacheDir))
+	for i, want := range []string{"gc --now\" needs no room", "were freed: try again"} {
+		later := time.Duration(i) * 2 * DefaultGrace
+		_, err := run(t.Context(), fullDisk{}, s.Dir, Options{now: time.Now().Add(later)})
+		if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v later: %v, want %q", later, err, want)
+		}
+		if after := backuptest.Tree(t, s.Path(layout.CacheDir)); !slices.Equal(after, before) {
+			t.Errorf("%v later, the cache changed: %v", later, after)
+		}
+		left, err := filepath.Glob(s.Path(layout.TrashDir, "*", layout.CacheDir, "*"+bincache.NarInfoExt))
+		if gone := len(left) == 0; err != nil || gone != (later > 0) {
+			t.Errorf("%v later, the trash has %v, %v", later, left, err)
+		}
+		if _, err := forget(t.Context(), fullDisk{}, s.Dir, ForgetRequest{Releases: []backup.ReleaseID{{Project: "p", Name: "keep"}}}); err == nil || !strings.Contains(err.Error(), "gc --now") {
+			t.Errorf("forget: %v", err)
+		}
+		backuptest.CheckWhole(t, s.Dir, "p/keep")
+	}
+	if r := s.gc(Options{now: time.Now().Add(2 * DefaultGrace)}); len(goes(r, NarInfoKind)) != 1 {
+		t.Errorf("with room: %v", r.Goes)
+	}
+}
+
 // A fullDisk has no room for anything new.
 type fullDisk struct{ backuptest.Memory }
 
@@ -279,7 +313,7 @@ func (fullDisk) Mkdir(string) error                   { return errFull }
 func (fullDisk) CreateTemp(string) (disk.File, error) { return nil, errFull }
 func (fullDisk) Append(string) (disk.File, error)     { return nil, errFull }
 
-var errFull = errors.New("full")
+var errFull = fmt.Errorf("write: %w", syscall.ENOSPC)
 
 // What others take out of the trash while it is weighed weighs nothing.
 func TestTrashGoesWhileWeighed(t *testing.T) {

@@ -27,7 +27,7 @@ type marks struct {
 	damaged  map[string]*bincache.DamageError    // by hash part: the narinfos that are not
 	needed   map[storepath.Path]*KeptPath
 	releases []*KeptRelease
-	urls     map[string]*narUse
+	urls     map[string]*narUse // by the name of the file, relative to the cache
 	warnings []string
 	problems []error
 	emptied  []string // directories of releases that never came to be
@@ -247,7 +247,8 @@ func (m *marks) info(p storepath.Path) (*narinfo.NarInfo, error) {
 
 // use marks the NAR file of a narinfo.
 func (m *marks) use(info *narinfo.NarInfo, by *KeptRelease) error {
-	u := m.urls[info.URL]
+	name := m.b.Cache.NARName(info)
+	u := m.urls[name]
 	if u == nil {
 		f, size, err := m.b.Cache.OpenNAR(info)
 		if err != nil {
@@ -259,7 +260,7 @@ func (m *marks) use(info *narinfo.NarInfo, by *KeptRelease) error {
 			return err
 		}
 		u = &narUse{size: size, file: st, release: by}
-		m.urls[info.URL] = u
+		m.urls[name] = u
 		by.OnlyHere += size
 		by.FileSize += size
 		return nil

@@ -9,6 +9,7 @@ import (
 
 	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/backup/layout"
+	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/index/bincache"
 )
 
@@ -178,6 +179,28 @@ func TestURLOutOfTheCache(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The URLs of some servers end in a query, which is no part of the name of the
+// file: what a release needs stays, with the links to it, and what went to the
+// trash comes back.
+func TestURLWithQuery(t *testing.T) {
+	s := newScene(t)
+	keep := s.NarInfo(s.Keep).URL
+	link := s.Path(layout.CacheDir, "debuginfo", "0123.debug")
+	s.Write(`{"archive":"../`+keep+`","member":"x"}`, layout.CacheDir, "debuginfo", "0123.debug")
+	s.SetURL(s.Keep, keep+"?hash=1/2")
+	s.SetURL(s.Only, s.NarInfo(s.Only).URL+"?hash=3")
+	s.forget("drop")
+	r := s.gc(Options{})
+	if len(goes(r, NARKind)) != 2 || len(r.Stays) != 0 || !backuptest.Exists(link) {
+		t.Errorf("goes %v, stays %v", r.Goes, r.Stays)
+	}
+	backuptest.CheckWhole(t, s.Dir, "p/keep")
+	if err := Unforget(t.Context(), s.Dir, dropID, lock.Options{}); err != nil {
+		t.Error(err)
+	}
+	backuptest.CheckWhole(t, s.Dir, "p/keep", "p/drop")
 }
 
 // A cache whose parts are somewhere else, behind symlinks, is left alone there.

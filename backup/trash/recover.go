@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/narvault/narvault/backup/disk"
 	"github.com/narvault/narvault/backup/layout"
@@ -34,6 +35,7 @@ type recovered struct {
 	info    *narinfo.NarInfo
 	narInfo string // its file in the trash
 	narFile string // the same of its NAR, "" if that is in the cache
+	narName string // what that is called, relative to the cache
 }
 
 // BringBack brings back those of paths that the cache lacks and that the trash
@@ -81,30 +83,37 @@ func (r *recovery) find(p storepath.Path, fits func(*narinfo.NarInfo) bool) erro
 		if err != nil || info.StorePath != p || info.StoreDir != r.cache.StoreDir() || bincache.CheckURL(info.URL) != nil || !fits(info) {
 			continue
 		}
-		if narFile, ok := r.findNAR(info); ok {
-			r.found[p] = &recovered{info: info, narInfo: name, narFile: narFile}
+		if narFile, narName, ok := r.findNAR(info); ok {
+			r.found[p] = &recovered{info: info, narInfo: name, narFile: narFile, narName: narName}
 			return nil
 		}
 	}
 	return nil
 }
 
-// findNAR looks for the NAR file of info, in the cache and in the trash.
-func (r *recovery) findNAR(info *narinfo.NarInfo) (name string, ok bool) {
+// findNAR looks for the NAR file of info, in the cache and in the trash, where it
+// may be called as its URL without the query (bincache.Cache.NARName).
+func (r *recovery) findNAR(info *narinfo.NarInfo) (file, name string, ok bool) {
 	if r.cache.StatNAR(info) == nil {
-		return "", true
+		return "", "", true
+	}
+	names := []string{info.URL}
+	if short, _, query := strings.Cut(info.URL, "?"); query && bincache.CheckURL(short) == nil {
+		names = append(names, short)
 	}
 	for _, batch := range r.batches {
-		name, err := r.file(batch, filepath.FromSlash(info.URL))
-		if err != nil {
-			continue
-		}
-		st, err := os.Lstat(name)
-		if err == nil && st.Mode().IsRegular() && (info.FileSize == 0 || st.Size() == info.FileSize) {
-			return name, true
+		for _, name := range names {
+			file, err := r.file(batch, filepath.FromSlash(name))
+			if err != nil {
+				continue
+			}
+			st, err := os.Lstat(file)
+			if err == nil && st.Mode().IsRegular() && (info.FileSize == 0 || st.Size() == info.FileSize) {
+				return file, name, true
+			}
 		}
 	}
-	return "", false
+	return "", "", false
 }
 
 // file returns the path of a file of the cache in a directory of the trash.
@@ -142,7 +151,7 @@ func (r *recovery) restore(order []storepath.Path) error {
 	var nars []move
 	for _, p := range order {
 		if f := r.found[p]; f.narFile != "" {
-			nars = append(nars, move{f.narFile, filepath.Join(r.cache.Dir(), filepath.FromSlash(f.info.URL))})
+			nars = append(nars, move{f.narFile, filepath.Join(r.cache.Dir(), filepath.FromSlash(f.narName))})
 		}
 	}
 	if err := r.moveAll(nars); err != nil {

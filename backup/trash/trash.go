@@ -71,7 +71,7 @@ func (t *Taker) Take(names []string) error {
 			targets[filepath.Dir(to)] = true
 		}
 	}
-	return disk.SyncDirs(t.FS, targets, sources)
+	return noRoom(disk.SyncDirs(t.FS, targets, sources))
 }
 
 // one takes out one file or directory; to is where it is now, "" for nowhere.
@@ -88,7 +88,19 @@ func (t *Taker) one(from, name string) (to string, err error) {
 	if errors.Is(err, syscall.EXDEV) {
 		err = fmt.Errorf("%w: %s and the trash are on different file systems; --now deletes without the trash", err, from)
 	}
-	return to, err
+	return to, noRoom(err)
+}
+
+// NoRoom reports whether an error says that a disk, or somebody's part of it, is
+// full.
+func NoRoom(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
+// noRoom says what to do about an error for which there is no room in the trash.
+func noRoom(err error) error {
+	if !NoRoom(err) {
+		return err
+	}
+	return fmt.Errorf("%w: nothing more goes into the trash; \"narvault gc --now\" needs no room, and makes some", err)
 }
 
 // Place returns the path in the trash to which a file goes, whose name is relative
@@ -97,12 +109,8 @@ func (t *Taker) Place(name string) (string, error) {
 	t.Begin()
 	to := filepath.Join(t.Dir, t.batch, t.Below, name)
 	if dir := filepath.Dir(to); !t.made[dir] {
-		err := disk.MkdirAll(t.FS, t.Dir, dir)
-		if errors.Is(err, syscall.ENOSPC) {
-			err = fmt.Errorf("%w: not even for a directory in the trash; \"narvault gc --now\" needs no room", err)
-		}
-		if err != nil {
-			return "", err
+		if err := disk.MkdirAll(t.FS, t.Dir, dir); err != nil {
+			return "", noRoom(err)
 		}
 		t.made[dir] = true
 	}
@@ -186,16 +194,16 @@ func List(dir string) (kept []Batch, purged []string, err error) {
 	return kept, purged, nil
 }
 
-// Expire gives up what has been in the trash since before, or longer: nobody
-// brings it back any more. It is called with the excluding lock; purge does the
-// rest.
-func Expire(fsys disk.FS, dir string, before time.Time) error {
+// Expire gives up what has been in the trash since before, or longer, but for the
+// named batches: nobody brings it back any more. It is called with the excluding
+// lock; Purge does the rest.
+func Expire(fsys disk.FS, dir string, before time.Time, without ...string) error {
 	kept, _, err := List(dir)
 	if err != nil {
 		return err
 	}
 	for _, batch := range kept {
-		if batch.Time.After(before) {
+		if batch.Time.After(before) || slices.Contains(without, batch.Name) {
 			continue
 		}
 		name := filepath.Join(dir, layout.TrashDir, batch.Name)

@@ -234,18 +234,25 @@ func (c *Cache) openNAR(info *narinfo.NarInfo) (*os.File, int64, error) {
 	if err := CheckURL(info.URL); err != nil {
 		return nil, 0, &DamageError{File: c.path(info.StorePath.Hash() + NarInfoExt), Err: err}
 	}
-	f, st, err := c.OpenFile(info.URL)
-	if errors.Is(err, fs.ErrNotExist) {
-		// The URLs of some servers end in a query, which who copies them to files may
-		// leave out of the name.
-		if name, _, ok := strings.Cut(info.URL, "?"); ok && CheckURL(name) == nil {
-			f, st, err = c.OpenFile(name)
-		}
-	}
+	f, st, err := c.OpenFile(c.NARName(info))
 	if err != nil {
 		return nil, 0, c.narError(info, err)
 	}
 	return f, st.Size(), nil
+}
+
+// NARName returns what the NAR file of a narinfo is called, relative to the
+// cache: as its URL, which has to pass CheckURL. The URLs of some servers end in
+// a query, which who copies them to files may leave out of the name.
+func (c *Cache) NARName(info *narinfo.NarInfo) string {
+	name, _, query := strings.Cut(info.URL, "?")
+	if !query || CheckURL(name) != nil {
+		return info.URL
+	}
+	if _, err := c.root.Lstat(info.URL); !errors.Is(err, fs.ErrNotExist) {
+		return info.URL
+	}
+	return name
 }
 
 // narError makes a missing NAR file damage: its narinfo promises it.

@@ -161,6 +161,9 @@ func TestLookup(t *testing.T) {
 
 func TestOpenNAR(t *testing.T) {
 	cache := newCache(t, nil)
+	if err := os.Symlink("circle", filepath.Join(cache.Dir(), "nar", "circle")); err != nil {
+		t.Fatal(err)
+	}
 	outside := filepath.Join(cache.Dir(), "nar", "outside")
 	if err := os.Symlink("../../secret", outside); err != nil {
 		t.Fatal(err)
@@ -186,7 +189,8 @@ func TestOpenNAR(t *testing.T) {
 		{"missing", "nar/y.nar", 5, "NAR file of " + base + " is missing", true},
 		{"directory", "nar", 0, "not a regular file", true},
 		{"pipe", "nar/pipe", 0, "not a regular file", true},
-		{"link outside", "nar/outside", 5, "escapes", false},
+		{"link outside", "nar/outside", 5, "escapes", true},
+		{"link to itself", "nar/circle", 5, "too many levels", true},
 		{"dots", "../secret", 5, "leads out", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -17,10 +17,13 @@ import (
 var errNotRegular = errors.New("is not a regular file")
 
 // OpenFile opens a file for reading, and says what it is. What is no regular
-// file is a *DamageError. It does not wait: what looks like a file may be a
+// file, a symlink that leads out or in a circle among it, is a *DamageError. It does not wait: what looks like a file may be a
 // pipe, which nobody would ever write to. The caller closes it.
 func (c *Cache) OpenFile(name string) (*os.File, fs.FileInfo, error) {
 	f, err := c.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil && leadsAstray(err) {
+		return nil, nil, &DamageError{File: c.path(name), Err: fmt.Errorf("is a symlink: %w", cause(err))}
+	}
 	if err != nil {
 		return nil, nil, c.named(name, err)
 	}
@@ -84,9 +87,21 @@ func (c *Cache) named(name string, err error) error {
 	if errors.As(err, &damage) {
 		return err
 	}
+	return &fs.PathError{Op: "read", Path: c.path(name), Err: cause(err)}
+}
+
+// cause takes the name out of an error.
+func cause(err error) error {
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
-		err = pe.Err
+		return pe.Err
 	}
-	return &fs.PathError{Op: "read", Path: c.path(name), Err: err}
+	return err
+}
+
+// leadsAstray reports whether an error of the root is about a symlink that leads
+// out of it (which is no error of the kernel's) or to itself.
+func leadsAstray(err error) bool {
+	var errno syscall.Errno
+	return !errors.As(err, &errno) && !errors.Is(err, fs.ErrClosed) || errno == syscall.ELOOP
 }
