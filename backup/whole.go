@@ -2,9 +2,7 @@ package backup
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
 
 	"github.com/narvault/narvault/backup/layout"
 	"github.com/narvault/narvault/index/bincache"
@@ -38,11 +36,10 @@ func (b *Backup) WholeClosure(id ReleaseID) ([]storepath.Path, error) {
 	}
 }
 
-// HalfWritten reports whether a crash came before release.json, which is still
-// the one before, while others of the files of a release are new: each of them
-// is complete.
+// HalfWritten reports whether a crash came between closure.txt, which is
+// complete, and release.json, which is still the one before.
 func (b *Backup) HalfWritten(id ReleaseID) bool {
-	return b.asBefore(id, layout.ReleaseFile) && !(b.asBefore(id, layout.ClosureFile) && b.asBefore(id, layout.HydraFile))
+	return b.asBefore(id, layout.ReleaseFile) && !b.asBefore(id, layout.ClosureFile)
 }
 
 // asBefore reports whether a file of a release is as it was before the last
@@ -50,8 +47,5 @@ func (b *Backup) HalfWritten(id ReleaseID) bool {
 func (b *Backup) asBefore(id ReleaseID, name string) bool {
 	now, err := layout.ReadFile(b.releasePath(id, name))
 	before, err2 := layout.ReadFile(b.releasePath(id, layout.PreviousDir, name))
-	if errors.Is(err, fs.ErrNotExist) && errors.Is(err2, fs.ErrNotExist) {
-		return name != layout.ReleaseFile // without it nothing was recorded
-	}
 	return err == nil && err2 == nil && bytes.Equal(now, before)
 }

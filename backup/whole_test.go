@@ -80,7 +80,7 @@ func TestCopyOfHalfUpdatedRelease(t *testing.T) {
 	record := *req.Record
 	record.Roots = []Root{req.Record.Roots[1]}
 	next.Record = &record
-	states := make(map[bool]int) // whether closure.txt is the new one
+	halves := 0
 	for op := 1; ; op++ {
 		half := filepath.Join(t.TempDir(), "half")
 		if err := os.CopyFS(half, os.DirFS(dir)); err != nil {
@@ -95,18 +95,10 @@ func TestCopyOfHalfUpdatedRelease(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer b.Close()
-		text, err := os.ReadFile(filepath.Join(half, "releases/hello/hello-1.0/hydra.json"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if record, err := b.Release(req.Release); err != nil || string(text) == string(req.Hydra) || record.Description == "New" {
+		if !b.HalfWritten(req.Release) {
 			continue
 		}
-		closure, err := b.Closure(req.Release)
-		if err != nil {
-			t.Fatal(err)
-		}
-		states[len(closure) < 3]++
+		halves++
 		to := fmt.Sprint(to, op)
 		r, err := Copy(t.Context(), to, FromCache(b, false), req.Release, Request{})
 		if err != nil || len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "half updated") {
@@ -122,8 +114,8 @@ func TestCopyOfHalfUpdatedRelease(t *testing.T) {
 			}
 		}
 	}
-	if states[false] == 0 || states[true] == 0 {
-		t.Errorf("half updated in the ways %v", states)
+	if halves == 0 {
+		t.Error("it was never half updated")
 	}
 }
 
