@@ -35,6 +35,20 @@ type Node struct {
 	Entry   int
 }
 
+// A NotFoundError says that there is no such thing. It is fs.ErrNotExist, and says
+// no more than that once.
+type NotFoundError struct{ text string }
+
+// NotFoundf returns a *NotFoundError with the formatted text.
+func NotFoundf(format string, args ...any) error {
+	return &NotFoundError{fmt.Sprintf(format, args...)}
+}
+
+func (e *NotFoundError) Error() string { return e.text }
+
+// Is reports whether target is fs.ErrNotExist.
+func (e *NotFoundError) Is(target error) bool { return target == fs.ErrNotExist }
+
 // Close closes the archive.
 func (n *Node) Close() error { return n.Archive.Close() }
 
@@ -60,7 +74,7 @@ func (b *Backup) find(path string, follow bool) (*Place, error) {
 	if strings.HasPrefix(path, "/") {
 		inside, ok := belowStore(path, b.Cache.StoreDir())
 		if !ok {
-			return nil, fmt.Errorf("is not in the store directory %s: %w", b.Cache.StoreDir(), fs.ErrNotExist)
+			return nil, NotFoundf("is not in the store directory %s", b.Cache.StoreDir())
 		}
 		return b.findNode(inside, follow)
 	}
@@ -111,7 +125,7 @@ func (b *Backup) findInReleases(rest string, follow bool) (*Place, error) {
 			return place, b.promised(p, err)
 		}
 	}
-	return nil, fmt.Errorf("release %s has no %s: %w", id, base, fs.ErrNotExist)
+	return nil, NotFoundf("release %s has no %s", id, base)
 }
 
 // findNode follows the components of a path from the store directory on.
@@ -184,7 +198,7 @@ func (w *walk) down(name string) error {
 	if w.node == nil {
 		p, err := storepath.Parse(name)
 		if err != nil {
-			return fmt.Errorf("there is no release and no store path %q: %w", name, fs.ErrNotExist)
+			return NotFoundf("there is no release and no store path %q", name)
 		}
 		w.node, err = w.backup.openNode(p)
 		return err
@@ -195,7 +209,7 @@ func (w *walk) down(name string) error {
 	}
 	child, found := w.node.Listing.Lookup(w.node.Entry, name)
 	if !found {
-		return fmt.Errorf("%s has no %q: %w", w.node.Name(), name, fs.ErrNotExist)
+		return NotFoundf("%s has no %q", w.node.Name(), name)
 	}
 	w.node.Entry = child
 	return nil
@@ -204,7 +218,7 @@ func (w *walk) down(name string) error {
 func (w *walk) up() error {
 	switch {
 	case w.node == nil:
-		return fmt.Errorf("leads out of the store directory: %w", fs.ErrNotExist)
+		return NotFoundf("leads out of the store directory")
 	case w.node.Entry == 0:
 		w.drop()
 	default:
@@ -224,7 +238,7 @@ func (w *walk) link(target string) error {
 			w.rest = append(inside, w.rest...)
 			return nil
 		}
-		return fmt.Errorf("%s links to %q, which is not in the store directory: %w", w.node.Name(), target, fs.ErrNotExist)
+		return NotFoundf("%s links to %q, which is not in the store directory", w.node.Name(), target)
 	}
 	w.rest = append(strings.Split(target, "/"), w.rest...)
 	return w.up()
@@ -263,7 +277,7 @@ func (b *Backup) promised(p storepath.Path, err error) error {
 func (b *Backup) openNode(p storepath.Path) (*Node, error) {
 	info, err := b.Cache.Lookup(p)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s is not in the backup: %w", p, fs.ErrNotExist)
+		return nil, NotFoundf("%s is not in the backup", p)
 	}
 	if err != nil {
 		return nil, err

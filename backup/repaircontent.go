@@ -141,7 +141,10 @@ func (s *search) run(ctx context.Context) (*content, error) {
 		s.inPlace, s.known, s.identical, s.store, s.twin, s.elsewhere, s.otherFile,
 	} {
 		c, err := look(ctx)
-		if err = errors.Join(ctx.Err(), s.fsys.err, err); err != nil {
+		if s.fsys.err != nil {
+			err = s.fsys.err
+		}
+		if err = errors.Join(ctx.Err(), err); err != nil {
 			return nil, err
 		}
 		if c != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/narvault/narvault/narread/storepath"
 )
@@ -154,6 +155,7 @@ func explained(err error) error {
 	}{
 		{"lacks a valid signature", ErrUntrusted}, // Nix 2.0 to 2.10
 		{"lacks a signature by a trusted key", ErrUntrusted},
+		{"No space left on device", syscall.ENOSPC},
 		{"Permission denied", ErrNoRights},
 		{"Operation not permitted", ErrNoRights},
 		{"Read-only file system", ErrNoRights},
@@ -166,8 +168,8 @@ func explained(err error) error {
 	return err
 }
 
-// A refusal is an error of Nix that one sentence can say: ErrUntrusted or
-// ErrNoRights. What else Nix wrote, warnings about settings for example, is in
+// A refusal is an error of Nix that one sentence can say: ErrUntrusted, ErrNoRights
+// or syscall.ENOSPC. What else Nix wrote, warnings about settings for example, is in
 // the *CommandError that it wraps.
 type refusal struct {
 	kind    error
@@ -175,7 +177,7 @@ type refusal struct {
 }
 
 func (r *refusal) Error() string {
-	if r.kind == ErrUntrusted {
+	if r.kind == ErrUntrusted || r.kind == syscall.ENOSPC {
 		return r.kind.Error()
 	}
 	return fmt.Sprintf("%v (%s)", r.kind, complaint(r.command.Stderr))

@@ -144,8 +144,8 @@ func (c *backupCommand) backUp(ctx context.Context, dir string, store backup.Sto
 	req.Progress, req.Cache = progress.hooks(), cacheOptions(c.s.err)
 	result, err := backup.Run(ctx, dir, store, req)
 	progress.stop()
-	if n := progress.paths.Load(); err != nil && n > 0 {
-		fmt.Fprintf(c.s.err, "narvault: %s are in the backup; the same command goes on from there\n", progress.counts())
+	if err != nil {
+		progress.goesOn("in the backup")
 	}
 	return result, err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,6 +49,10 @@ func (c *catCommand) run(ctx context.Context, dir string, paths []string) error 
 }
 
 func (c *catCommand) file(ctx context.Context, b *backup.Backup, path string) error {
+	if id, isRelease := releaseArgument(b, path); isRelease {
+		_, err := b.ReleaseTime(id)
+		return cmp.Or(err, fmt.Errorf("%s is a release: give a path in it, as \"narvault ls -R\" lists them", id))
+	}
 	place, err := findPath(b, path, true)
 	if err != nil {
 		return err

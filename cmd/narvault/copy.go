@@ -147,6 +147,7 @@ func (c *copyCommand) copyRelease(ctx context.Context, from *backup.CacheStore, 
 	result, err := backup.Copy(ctx, to, from, id, req)
 	progress.stop()
 	if err != nil {
+		progress.goesOn("in the backup")
 		return nil, err
 	}
 	if !c.quiet && !c.json {

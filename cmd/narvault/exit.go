@@ -55,8 +55,11 @@ func report(ctx context.Context, stderr io.Writer, err error) int {
 	default:
 		fmt.Fprintf(stderr, "narvault: %s\n", message(err.Error()))
 	}
-	if errors.Is(err, syscall.ENOSPC) {
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
 		fmt.Fprintln(stderr, "narvault: the medium is full; make room and run the same command again, it goes on from where it was")
+	case errors.Is(err, syscall.EROFS):
+		fmt.Fprintln(stderr, "narvault: the medium can only be read; mount it for writing, or use another one")
 	}
 	return code
 }

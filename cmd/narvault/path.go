@@ -108,8 +108,8 @@ func wholePaths(b *backup.Backup, name string) []storepath.Path {
 	return []storepath.Path{info.StorePath}
 }
 
-// insideMount returns what a path in a mount is called in the backup; what is no
-// such path stays as it is.
+// insideMount returns what a path in a mount is called in the backup, and
+// PROJECT/NAME/... in full; what is no such path stays as it is.
 func insideMount(b *backup.Backup, name string) (string, error) {
 	if rel, err := filepath.Rel(b.Cache.StoreDir(), name); err == nil && filepath.IsLocal(rel) {
 		return name, nil
@@ -117,6 +117,9 @@ func insideMount(b *backup.Backup, name string) (string, error) {
 	first, _, _ := strings.Cut(name, "/")
 	if name == "" || name == "." || startsPath(first) {
 		return name, nil
+	}
+	if belowRelease(b, name) {
+		return "releases/" + name, nil
 	}
 	inside, ok := mountedAs(name)
 	if !ok {
@@ -126,6 +129,20 @@ func insideMount(b *backup.Backup, name string) (string, error) {
 		return "", fmt.Errorf("%s is not among the store paths of the mount: give a path in releases, jobs or store", name)
 	}
 	return inside, nil
+}
+
+// belowRelease reports whether a path begins with PROJECT/NAME of a release, and
+// goes on.
+func belowRelease(b *backup.Backup, name string) bool {
+	parts := strings.SplitN(name, "/", 3)
+	if len(parts) < 3 || parts[2] == "" {
+		return false
+	}
+	id, err := backup.ParseReleaseID(parts[0] + "/" + parts[1])
+	if err == nil {
+		_, err = b.ReleaseTime(id)
+	}
+	return err == nil
 }
 
 // mountedAs returns where a path is in the mount of a backup, if it is in one.
@@ -167,8 +184,8 @@ func throughJob(b *backup.Backup, name string) (string, error) {
 	}
 	p, ok := outputs[parts[4]]
 	if !ok {
-		return "", fmt.Errorf("job %s of release %s/%s has no output %q, but %s: %w",
-			parts[3], parts[1], parts[2], parts[4], strings.Join(slices.Sorted(maps.Keys(outputs)), ", "), fs.ErrNotExist)
+		return "", backup.NotFoundf("job %s of release %s/%s has no output %q, but %s",
+			parts[3], parts[1], parts[2], parts[4], strings.Join(slices.Sorted(maps.Keys(outputs)), ", "))
 	}
 	return path.Join(append([]string{string(p)}, parts[5:]...)...), nil
 }
@@ -185,7 +202,7 @@ func jobOutputs(b *backup.Backup, project, name, job string) (map[string]storepa
 	}
 	outputs, ok := jobs[job]
 	if !ok {
-		return nil, fmt.Errorf("release %s has no job %q, \"narvault ls\" lists those in jobs/%s: %w", id, job, id, fs.ErrNotExist)
+		return nil, backup.NotFoundf("release %s has no job %q, \"narvault ls\" lists those in jobs/%s", id, job, id)
 	}
 	return outputs, nil
 }

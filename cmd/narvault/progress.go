@@ -139,3 +139,10 @@ func (p *progress) stop() {
 		close(p.ended)
 	}
 }
+
+// goesOn says, after an error, what was finished before it.
+func (p *progress) goesOn(finished string) {
+	if p.paths.Load() > 0 {
+		fmt.Fprintf(p.w, "narvault: %s are %s; the same command goes on from there\n", p.counts(), finished)
+	}
+}

@@ -105,7 +105,7 @@ func (c *repairCommand) run(ctx context.Context, dir string) error {
 	if c.json {
 		err = errors.Join(err, printJSON(c.s.out, r))
 	} else {
-		err = errors.Join(err, c.print(r))
+		err = errors.Join(err, c.print(r, err == nil))
 	}
 	return errors.Join(err, remaining(r))
 }
@@ -210,7 +210,8 @@ func remaining(r *repair.Report) error {
 	return nil
 }
 
-func (c *repairCommand) print(r *repair.Report) error {
+// print says what was done; complete is false when an error ended it early.
+func (c *repairCommand) print(r *repair.Report, complete bool) error {
 	out := bufio.NewWriter(c.s.out)
 	would := ""
 	if r.DryRun {
@@ -230,8 +231,13 @@ func (c *repairCommand) print(r *repair.Report) error {
 			printFinding(out, f)
 		}
 	}
-	if !c.quiet {
+	switch {
+	case c.quiet:
+	case complete:
 		c.summary(out, r)
+	case len(r.Repaired) > 0:
+		fmt.Fprintf(out, "%s: ended early, %s of %d damaged repaired; the same command goes on from there\n",
+			message(r.Dir), count(len(r.Repaired), "file"), r.Found)
 	}
 	return out.Flush()
 }

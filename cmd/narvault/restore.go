@@ -138,9 +138,7 @@ func (c *restoreCommand) unpack(ctx context.Context, b *backup.Backup, names []s
 	})
 	progress.stop()
 	if err != nil {
-		if n := progress.paths.Load(); n > 0 {
-			fmt.Fprintf(c.s.err, "narvault: %s are restored; the same command goes on from there\n", progress.counts())
-		}
+		progress.goesOn("restored")
 		return err
 	}
 	return c.report(result)

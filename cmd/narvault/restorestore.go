@@ -38,9 +38,7 @@ func (c *restoreCommand) toStore(ctx context.Context, b *backup.Backup, names []
 	result, err := b.Restore(ctx, store, req)
 	progress.stop()
 	if err != nil {
-		if n := progress.paths.Load(); n > 0 {
-			fmt.Fprintf(c.s.err, "narvault: %s are restored; the same command goes on from there\n", progress.counts())
-		}
+		progress.goesOn("restored")
 		return nil, c.remedied(b, err)
 	}
 	return result, nil
