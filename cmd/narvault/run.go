@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"github.com/narvault/narvault/backup"
@@ -228,7 +229,7 @@ func end(server *fusefs.Server) {
 // has its own mount.
 func (c *runCommand) wait(spec namespace.Command, entered func()) error {
 	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, append(hangup(), syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2)...)
+	signal.Notify(signals, append(hangup(), syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGCONT, syscall.SIGCHLD)...)
 	defer signal.Stop(signals)
 	ended := make(chan struct{})
 	defer close(ended)
@@ -256,14 +257,39 @@ func passOn(p *os.Process, signals <-chan os.Signal, ended <-chan struct{}) {
 	for {
 		select {
 		case sig := <-signals:
-			if tty && (sig == syscall.SIGINT || sig == syscall.SIGQUIT) {
-				continue
+			switch {
+			case sig == syscall.SIGCHLD:
+				if tty && stopped(p) {
+					syscall.Kill(os.Getpid(), syscall.SIGTSTP) // until SIGCONT, which is passed on
+				}
+			case tty && (sig == syscall.SIGINT || sig == syscall.SIGQUIT):
+			default:
+				p.Signal(sig) // it may have ended; then nothing has to be done
 			}
-			p.Signal(sig) // it may have ended; then nothing has to be done
 		case <-ended:
 			return
 		}
 	}
+}
+
+// stopLag is how long a process is to be stopped before we are as well: on Ctrl-Z,
+// and when that is over, both of us get a signal, one before the other.
+const stopLag = 20 * time.Millisecond
+
+// stopped reports whether a process is stopped. Then we have to be, too, or the
+// shell that waits for us never gets the terminal back: the suspend of a shell
+// stops itself only.
+func stopped(p *os.Process) bool {
+	is := func() bool {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_PID, p.Pid, &info, unix.WSTOPPED|unix.WNOHANG|unix.WNOWAIT, nil)
+		return err == nil && info.Signo != 0
+	}
+	if !is() {
+		return false
+	}
+	time.Sleep(stopLag)
+	return is()
 }
 
 // foreground reports whether Ctrl-C on a terminal reaches us.
