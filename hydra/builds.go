@@ -74,7 +74,7 @@ func (s *Snapshot) complete(ctx context.Context, rows []buildRow, only []string,
 		builds = append(builds, row.Build)
 	}
 	if faults != nil {
-		return nil, &OutputError{faults}
+		return nil, fmt.Errorf(`%w: "outputs" can say which ones to take, "builds" and "jobs" of which builds`, &OutputError{faults})
 	}
 	return builds, nil
 }

@@ -215,7 +215,7 @@ var ErrNoBuilds = errors.New("there is nothing to back up")
 
 func noBuilds(total int) error {
 	if total == 0 {
-		return fmt.Errorf("it has no builds: %w", ErrNoBuilds)
+		return fmt.Errorf("it has no builds: %w before Hydra adds some to it", ErrNoBuilds)
 	}
 	return fmt.Errorf("none of its builds (%d) succeeded: %w", total, ErrNoBuilds)
 }
