@@ -45,7 +45,7 @@ func TestCacheChangesShow(t *testing.T) {
 	const file = "log/x.drv"
 	shows := func(what, check string) {
 		t.Helper()
-		sh(t, `cd "$1"; i=0; until `+check+`; do i=$((i+1)); test $i -lt 100 || exit 1; sleep 0.01; done`, s.Mountpoint())
+		sh(t, `cd "$1"; i=0; until `+check+`; do i=$((i+1)); test $i -lt 1000 || exit 1; sleep 0.02; done`, s.Mountpoint())
 	}
 	sh(t, `cd "$1"; cat logs/x.drv; ls -R cache logs`, s.Mountpoint())
 	b.do(func() { b.files[file], b.times[file] = "BUILT\n", time.Unix(1000, 1) })

@@ -132,7 +132,7 @@ func TestNamesAreKept(t *testing.T) {
 		t.Errorf("%d lookups", n)
 	}
 
-	const until = `i=0; until eval "$2" 2>/dev/null; do i=$((i+1)); test $i -lt 60 || exit 1; sleep 0.02; done`
+	const until = `i=0; until eval "$2" 2>/dev/null; do i=$((i+1)); test $i -lt 1000 || exit 1; sleep 0.02; done`
 	b.do(func() { delete(b.nars, filePath) })
 	sh(t, `cd "$1"; `+until, s.Mountpoint(), `test ! -e store/`+string(filePath))
 	file.Size = 200
