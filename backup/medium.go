@@ -1,11 +1,16 @@
 package backup
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -19,32 +24,77 @@ type medium struct {
 	kind    string // what such a file system is called
 	maxFile int64  // bytes of the largest file; 0: any
 	refuses string // characters that names cannot have
+	fuse    bool   // it may be anything
 }
 
-// fatNames are the characters that names on FAT and exFAT cannot have.
-const fatNames = `"*:<>?\|`
+const (
+	// fatNames are the characters that names on FAT and exFAT cannot have.
+	fatNames = `"*:<>?\|`
+	// fatMax is how large files on FAT can be, in bytes.
+	fatMax = 1<<32 - 1
+)
 
 // mediumOf returns what the file system of dir cannot do, or of its parent when
-// dir is not there yet.
-func mediumOf(dir string) medium {
+// dir is not there yet. With try, what cannot be known otherwise is found out by
+// writing a temporary file.
+func mediumOf(dir string, try bool) medium {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
-		if err := unix.Statfs(filepath.Dir(filepath.Clean(dir)), &st); err != nil {
+		dir = filepath.Dir(filepath.Clean(dir))
+		if err := unix.Statfs(dir, &st); err != nil {
 			return medium{} // whoever writes there will see
 		}
 	}
-	return mediumByType(int64(st.Type))
+	m := mediumByType(int64(st.Type))
+	if m.fuse && try {
+		m.try(dir)
+	}
+	return m
 }
 
 // mediumByType knows the types of file systems as statfs(2) has them.
 func mediumByType(magic int64) medium {
 	switch uint32(magic) {
 	case unix.MSDOS_SUPER_MAGIC:
-		return medium{kind: "FAT", maxFile: 1<<32 - 1, refuses: fatNames}
+		return medium{kind: "FAT", maxFile: fatMax, refuses: fatNames}
 	case unix.EXFAT_SUPER_MAGIC:
 		return medium{kind: "exFAT", refuses: fatNames}
+	case unix.FUSE_SUPER_MAGIC:
+		return medium{fuse: true}
 	}
 	return medium{}
+}
+
+// try finds out whether names can be all that Nix gives. Programs say EINVAL,
+// ENOENT or EILSEQ when they cannot.
+func (m *medium) try(dir string) {
+	plain, odd := probe(dir, ""), probe(dir, ":")
+	if plain == nil && odd != nil {
+		m.kind, m.refuses = "a file system like FAT", fatNames
+	}
+}
+
+// probe makes a temporary file that has some characters in its name, and removes
+// it again.
+func probe(dir, chars string, use ...func(*os.File) error) error {
+	name := filepath.Join(dir, disk.TempPrefix+"probe"+chars+strconv.FormatUint(rand.Uint64(), 36)+disk.TempSuffix)
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	for _, u := range use {
+		if err == nil {
+			err = u(f)
+		}
+	}
+	return errors.Join(err, f.Close(), os.Remove(name))
+}
+
+// tooLarge reports whether a file of so many bytes would be too large for the
+// file system of a directory. There need not be room for it.
+func tooLarge(dir string, size int64) bool {
+	err := probe(dir, "", func(f *os.File) error { return f.Truncate(size) })
+	return errors.Is(err, syscall.EFBIG)
 }
 
 // A MediumError says that a medium cannot hold what was to be backed up. Nothing
@@ -75,9 +125,14 @@ func (r *runner) checkMedium(m medium) (warnings []string, err error) {
 	if err := r.checkCase(); err != nil {
 		return nil, err
 	}
-	if names := r.largerThan(m.maxFile); len(names) > 0 {
-		return nil, &MediumError{Dir: r.dir, Kind: m.kind, Names: names,
-			Reason: fmt.Sprintf("holds files of at most %d bytes, and how small these become is not known before they are compressed", m.maxFile)}
+	limit := m.maxFile
+	if m.fuse && !r.req.DryRun {
+		limit = fatMax
+	}
+	// Most files are small; only for a large one it is tried whether there may be one.
+	if names := r.largerThan(limit); len(names) > 0 && (!m.fuse || tooLarge(r.existing(), fatMax+1)) {
+		return nil, &MediumError{Dir: r.dir, Kind: cmp.Or(m.kind, "a file system like FAT"), Names: names,
+			Reason: fmt.Sprintf("holds files of at most %d bytes, and how small these become is not known before they are compressed", limit)}
 	}
 	if strings.Contains(m.refuses, ":") {
 		for _, p := range r.floating() {
@@ -86,6 +141,15 @@ func (r *runner) checkMedium(m medium) (warnings []string, err error) {
 		}
 	}
 	return warnings, nil
+}
+
+// existing returns the directory of the backup, or its parent if that is not there
+// yet.
+func (r *runner) existing() string {
+	if st, err := os.Stat(r.dir); err == nil && st.IsDir() {
+		return r.dir
+	}
+	return filepath.Dir(filepath.Clean(r.dir))
 }
 
 // largerThan names the store paths whose NARs have more than limit bytes and are
@@ -142,7 +206,7 @@ func (r *runner) checkCase() error {
 		if err != nil {
 			return nil // there are none
 		}
-		if other := sameFolded(names, part, func(name string) (os.FileInfo, error) { return os.Stat(filepath.Join(at, name)) }); other != "" {
+		if other := folded(names, part, func(name string) bool { _, err := os.Lstat(filepath.Join(at, name)); return err == nil }); other != "" {
 			return &MediumError{Dir: r.dir, Kind: "a file system that ignores case", Names: []string{part}, Reason: fmt.Sprintf("holds %q already", other)}
 		}
 		at = filepath.Join(at, part)
@@ -150,17 +214,17 @@ func (r *runner) checkCase() error {
 	return nil
 }
 
-// sameFolded returns the name that is part in other case and the same file, or "".
-func sameFolded(names []string, part string, stat func(string) (os.FileInfo, error)) string {
+// folded returns which of the names in a directory a file system takes for part,
+// though it is another one; "" if none. (Not by inode numbers: those of a FUSE
+// file system may be those of names.)
+func folded(names []string, part string, there func(name string) bool) string {
+	if slices.Contains(names, part) || !there(part) {
+		return ""
+	}
 	for _, name := range names {
-		if name == part || !strings.EqualFold(name, part) {
-			continue
-		}
-		a, errA := stat(name)
-		b, errB := stat(part)
-		if errors.Join(errA, errB) == nil && os.SameFile(a, b) {
+		if strings.EqualFold(name, part) {
 			return name
 		}
 	}
-	return ""
+	return "" // another backup has just recorded it
 }

@@ -2,18 +2,21 @@ package backup
 
 import (
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/narvault/narvault/backup/backuptest"
+	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/backup/nixstore"
 	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
+	"github.com/narvault/narvault/narread/testenv"
+	"github.com/narvault/narvault/narread/testenv/blockfs"
 )
 
 var fat = mediumByType(unix.MSDOS_SUPER_MAGIC)
@@ -30,7 +33,7 @@ func TestMediumByType(t *testing.T) {
 			t.Errorf("%x: %+v", magic, m)
 		}
 	}
-	if m := mediumOf(filepath.Join(t.TempDir(), "new")); m.kind != "" {
+	if m := mediumOf(filepath.Join(t.TempDir(), "new"), true); m.kind != "" {
 		t.Errorf("the temporary directory is on %+v", m)
 	}
 }
@@ -124,26 +127,87 @@ func (s *floatingStore) Derivation(p storepath.Path) (*nixstore.Derivation, erro
 }
 
 // On a file system that ignores case, Demo/x would replace demo/x.
-func TestSameFolded(t *testing.T) {
-	dir := t.TempDir()
-	for _, name := range []string{"demo", "other"} {
-		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ignoresCase := func(name string) (fs.FileInfo, error) { return os.Stat(filepath.Join(dir, strings.ToLower(name))) }
-	heedsCase := func(name string) (fs.FileInfo, error) { return os.Stat(filepath.Join(dir, name)) }
+func TestFolded(t *testing.T) {
 	names := []string{"demo", "other"}
-	if got := sameFolded(names, "Demo", ignoresCase); got != "demo" {
+	ignoresCase := func(name string) bool { return slices.Contains(names, strings.ToLower(name)) }
+	heedsCase := func(name string) bool { return slices.Contains(names, name) }
+	if got := folded(names, "Demo", ignoresCase); got != "demo" {
 		t.Errorf("got %q", got)
 	}
 	for _, part := range []string{"demo", "new"} {
-		if got := sameFolded(names, part, ignoresCase); got != "" {
+		if got := folded(names, part, ignoresCase); got != "" {
 			t.Errorf("%s is %q", part, got)
 		}
 	}
-	if got := sameFolded(names, "Demo", heedsCase); got != "" {
+	if got := folded(names, "Demo", heedsCase); got != "" {
 		t.Errorf("where case matters: %q", got)
+	}
+}
+
+// What cannot be known of a file system that a program makes is found out by
+// trying: here of a real exFAT. What it cannot hold is refused before the first
+// byte, and all else works on it: locks, backup, restoring.
+func TestOnExFAT(t *testing.T) {
+	testenv.Need(t, "root", "mkfs.exfat", "mount.exfat-fuse", "losetup")
+	disk, err := blockfs.MakeExFAT(filepath.Join(t.TempDir(), "image"), t.TempDir(), 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := disk.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	dir := filepath.Join(disk.Dir, "backup")
+	if m := mediumOf(dir, true); m.kind == "" || m.refuses != fatNames {
+		t.Errorf("it is taken for %+v", m)
+	}
+	store := backuptest.NewStore(t)
+	top := store.Add("top", "top", store.Add("lib", strings.Repeat("library", 10_000)))
+	var refused *MediumError
+	if _, err := Run(t.Context(), dir, store, request("a:b", top)); !errors.As(err, &refused) || backuptest.Exists(dir) {
+		t.Errorf("a name with a colon: %v", err)
+	}
+	if left, err := os.ReadDir(disk.Dir); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	if _, err := Run(t.Context(), dir, store, request("r", top)); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []ReleaseID{{"P", "r"}, {"p", "R"}} {
+		_, err := Run(t.Context(), dir, store, Request{Release: id, Roots: []storepath.Path{top}})
+		if !errors.As(err, &refused) || !strings.Contains(err.Error(), "ignores case") {
+			t.Errorf("%s beside p/r: %v", id, err)
+		}
+	}
+	held, err := lock.Take(t.Context(), dir, lock.Excluding, lock.Options{})
+	if err != nil {
+		t.Fatalf("there are no locks: %v", err)
+	}
+	if _, err := Run(t.Context(), dir, store, request("r", top)); err == nil {
+		t.Error("a backup beside gc")
+	}
+	held.Close()
+	backuptest.CheckWhole(t, dir, "p/r")
+	backuptest.CheckNoTemp(t, dir)
+	if r, err := unpackAll(t, dir, filepath.Join(disk.Dir, "to")); err != nil || states(r) != "top restored, lib restored" {
+		t.Errorf("restored: %s, %v", states(r), err)
+	}
+}
+
+// A file that would be too large is known by trying, without writing it.
+func TestTooLarge(t *testing.T) {
+	testenv.Need(t, "root", "mkfs.ext4", "losetup")
+	disk, err := blockfs.Make(filepath.Join(t.TempDir(), "image"), t.TempDir(), 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { disk.Close() })
+	if tooLarge(disk.Dir, fatMax+1) || !tooLarge(disk.Dir, 1<<62) {
+		t.Error("ext4 holds files of 16 TiB")
+	}
+	if left, err := os.ReadDir(disk.Dir); err != nil || len(left) > 1 {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }
 

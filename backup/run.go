@@ -132,7 +132,7 @@ func run(ctx context.Context, fsys disk.FS, dir string, store Store, req Request
 	if err := r.selectPaths(ctx); err != nil {
 		return nil, err
 	}
-	warnings, err := r.checkMedium(mediumOf(dir))
+	warnings, err := r.checkMedium(mediumOf(dir, !req.DryRun))
 	if err != nil {
 		return nil, fmt.Errorf("back up: %w", err)
 	}

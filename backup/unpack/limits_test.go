@@ -1,14 +1,13 @@
 package unpack
 
 import (
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/narvault/narvault/narread/testenv"
+	"github.com/narvault/narvault/narread/testenv/blockfs"
 )
 
 // On exFAT, what it cannot hold is named, and all else is right.
@@ -44,21 +43,8 @@ func TestExFAT(t *testing.T) {
 // exFAT makes and mounts such a file system.
 func exFAT(t *testing.T) string {
 	t.Helper()
-	image, dir := filepath.Join(t.TempDir(), "image"), t.TempDir()
-	must(t, os.WriteFile(image, nil, 0o600))
-	must(t, os.Truncate(image, 64<<20))
-	run := func(name string, args ...string) string {
-		t.Helper()
-		out, err := exec.Command(name, args...).CombinedOutput()
-		if err != nil {
-			t.Fatalf("%s: %v\n%s", name, err, out)
-		}
-		return strings.TrimSpace(string(out))
-	}
-	run("mkfs.exfat", image)
-	device := run("losetup", "--find", "--show", image)
-	t.Cleanup(func() { run("losetup", "--detach", device) })
-	run("mount.exfat-fuse", device, dir)
-	t.Cleanup(func() { run("umount", dir) })
-	return dir
+	disk, err := blockfs.MakeExFAT(filepath.Join(t.TempDir(), "image"), t.TempDir(), 64)
+	must(t, err)
+	t.Cleanup(func() { must(t, disk.Close()) })
+	return disk.Dir
 }

@@ -1,7 +1,7 @@
-// Package blockfs makes small real file systems in files, for tests that cut
-// the power: Cut takes what is on the disk at an instant, without what the
-// kernel has not written there yet, and Mount mounts that, as after a restart.
-// It needs root, mkfs.ext4 and loop devices.
+// Package blockfs makes small real file systems in files, for tests of media, of
+// disks that fail, and of power cuts: Cut takes what is on the disk at an instant,
+// without what the kernel has not written there yet, and Mount mounts that, as
+// after a restart. It needs root, loop devices, and mkfs.ext4 or exFAT's programs.
 package blockfs
 
 import (
@@ -23,6 +23,8 @@ import (
 type FS struct {
 	Dir   string // where it is mounted
 	image string
+
+	device string // to be detached, "" if the kernel does it
 }
 
 // Make makes an ext4 file system of some MiB in a new file, and mounts it on a
@@ -45,7 +47,29 @@ func Make(image, dir string, mib int64) (*FS, error) {
 	return Mount(image, dir)
 }
 
-// Mount mounts the file system in a file.
+// MakeExFAT is Make for exFAT, which exfat-fuse mounts.
+func MakeExFAT(image, dir string, mib int64) (*FS, error) {
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		return nil, err
+	}
+	if err := os.Truncate(image, mib<<20); err != nil {
+		return nil, err
+	}
+	if err := run("mkfs.exfat", image); err != nil {
+		return nil, err
+	}
+	device, err := exec.Command("losetup", "--find", "--show", image).Output()
+	if err != nil {
+		return nil, err
+	}
+	f := &FS{Dir: dir, image: image, device: strings.TrimSpace(string(device))}
+	if err := run("mount.exfat-fuse", f.device, dir); err != nil {
+		return nil, errors.Join(err, run("losetup", "--detach", f.device))
+	}
+	return f, nil
+}
+
+// Mount mounts the ext4 file system in a file.
 func Mount(image, dir string) (*FS, error) {
 	// Nothing reaches the disk for the sake of programs that do not sync, nor
 	// because time passes: so much is lost as may be.
@@ -209,7 +233,12 @@ func firstBlock(name string) (int64, error) {
 }
 
 // Close unmounts it.
-func (f *FS) Close() error { return run("umount", f.Dir) }
+func (f *FS) Close() error {
+	if err := run("umount", f.Dir); err != nil || f.device == "" {
+		return err
+	}
+	return run("losetup", "--detach", f.device)
+}
 
 // Drop unmounts it whoever is using it.
 func (f *FS) Drop() error { return run("umount", "--lazy", f.Dir) }
