@@ -96,11 +96,14 @@ type MissingOutput struct {
 // MissingOutputs returns the outputs of the derivations that are not valid, in
 // the order of drvs, by output name. Paths that are no derivations are passed
 // over, so that a closure can be given as it is. Outputs whose path the .drv file
-// does not tell are reported as missing, always.
+// does not tell are missing when there is no realisation that does.
 func (s *Store) MissingOutputs(ctx context.Context, drvs []storepath.Path) ([]MissingOutput, error) {
 	outputs, err := s.outputs(ctx, drvs)
 	if err != nil {
 		return nil, err
+	}
+	if err := s.findRealised(ctx, outputs); err != nil {
+		return nil, fmt.Errorf("query missing outputs: %w", err)
 	}
 	found, err := s.valid(ctx, known(outputs), false)
 	if err != nil {

@@ -56,6 +56,30 @@ func (s *Store) Realisations(ctx context.Context, paths []storepath.Path) (found
 	return slices.CompactFunc(found, func(a, b Realisation) bool { return a.ID == b.ID }), nil
 }
 
+// findRealised completes those of the outputs whose path only a realisation tells.
+func (s *Store) findRealised(ctx context.Context, outputs []MissingOutput) error {
+	realised := make(map[storepath.Path]map[string]storepath.Path)
+	for i := range outputs {
+		o := &outputs[i]
+		if o.Path != "" {
+			continue
+		}
+		if realised[o.Drv] == nil {
+			found, err := s.realisations(ctx, []string{o.Drv.In(s.dir)})
+			if err != nil {
+				return err
+			}
+			byName := make(map[string]storepath.Path)
+			for _, r := range found {
+				byName[r.ID[strings.Index(r.ID, "!")+1:]] = r.Path
+			}
+			realised[o.Drv] = byName
+		}
+		o.Path = realised[o.Drv][o.Output]
+	}
+	return nil
+}
+
 // floating reports whether a path is a derivation, and there, some output of which
 // is known only after the build.
 func (s *Store) floating(p storepath.Path) (bool, error) {
@@ -77,16 +101,28 @@ func (s *Store) floating(p storepath.Path) (bool, error) {
 	return false, nil
 }
 
+// What Nix says when a derivation was not built, and when its configuration knows
+// no content-addressed ones; it is not told to, as it would change its database.
+const (
+	notBuilt   = "cannot operate on"
+	noFloating = "'ca-derivations' is disabled"
+)
+
+// says reports whether an error has words of Nix.
+func says(err error, words string) bool {
+	var command *CommandError
+	return errors.As(err, &command) && strings.Contains(command.Stderr, words)
+}
+
 // realisations asks for those of some derivations. One that was not built makes
 // Nix answer nothing about the others: then each is asked about alone.
 func (s *Store) realisations(ctx context.Context, drvs []string) ([]Realisation, error) {
 	found, err := s.realisationInfo(ctx, drvs)
-	var command *CommandError
-	if !errors.As(err, &command) || !strings.Contains(command.Stderr, "cannot operate on") {
-		return found, err
-	}
-	if len(drvs) == 1 {
+	switch {
+	case says(err, noFloating), says(err, notBuilt) && len(drvs) == 1:
 		return nil, nil
+	case !says(err, notBuilt):
+		return found, err
 	}
 	for _, drv := range drvs {
 		more, err := s.realisations(ctx, []string{drv})
@@ -106,8 +142,7 @@ func (s *Store) realisationInfo(ctx context.Context, drvs []string) ([]Realisati
 		outputs[i] = drv + "^*"
 	}
 	found, err := s.askRealisations(ctx, outputs)
-	var command *CommandError
-	if errors.As(err, &command) && !strings.Contains(command.Stderr, "cannot operate on") {
+	if errors.As(err, new(*CommandError)) && !says(err, notBuilt) && !says(err, noFloating) {
 		found, err = s.askRealisations(ctx, drvs)
 	}
 	return found, err
@@ -115,7 +150,7 @@ func (s *Store) realisationInfo(ctx context.Context, drvs []string) ([]Realisati
 
 func (s *Store) askRealisations(ctx context.Context, installables []string) ([]Realisation, error) {
 	// With --offline, no substituter is asked.
-	args := append([]string{"--offline", "--extra-experimental-features", "nix-command ca-derivations",
+	args := append([]string{"--offline", "--extra-experimental-features", "nix-command",
 		"realisation", "info", "--json"}, installables...)
 	out, err := s.nix.output(ctx, "nix", args...)
 	if err != nil {
