@@ -98,10 +98,11 @@ func newRoot(s streams) *cobra.Command {
 			return cmd.Help()
 		},
 	}
-	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		if _, ok := cmd.Annotations[uncaught]; ok {
 			s.uncatch()
 		}
+		return new(readLimits).fromEnvironment()
 	}
 	root.SetIn(s.in)
 	root.SetOut(s.out)

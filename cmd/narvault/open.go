@@ -24,13 +24,33 @@ type readLimits struct {
 
 // defaultLimits are those of a command without flags for them. 8 GiB is some ten
 // times what the largest store paths of a desktop system have.
-func defaultLimits() readLimits { return readLimits{cache: 48 << 20, spool: 8 << 30} }
+func defaultLimits() readLimits {
+	l := readLimits{cache: 48 << 20, spool: 8 << 30}
+	l.fromEnvironment() // an error was told before the command began
+	return l
+}
+
+// spoolSizeVar names the environment variable for the size of the spool, in which
+// all commands keep archives, with a flag for it or without.
+const spoolSizeVar = "NARVAULT_SPOOL_SIZE"
+
+// fromEnvironment sets what the environment says.
+func (l *readLimits) fromEnvironment() error {
+	text := os.Getenv(spoolSizeVar)
+	if text == "" {
+		return nil
+	}
+	if err := l.spool.Set(text); err != nil {
+		return usageErrorf("$%s: %v", spoolSizeVar, err)
+	}
+	return nil
+}
 
 // addFlags sets the limits to their defaults, and adds their flags.
 func (l *readLimits) addFlags(f *pflag.FlagSet) {
 	*l = defaultLimits()
 	f.Var(&l.cache, "cache-size", "how much memory decompressed blocks may take")
-	f.Var(&l.spool, "spool-size", "how much of the disk archives may take that can only be decompressed as a whole; they are kept in the user's cache directory")
+	f.Var(&l.spool, "spool-size", "how much of the disk archives may take that can only be decompressed as a whole; they are kept in the user's cache directory (for all commands: $"+spoolSizeVar+")")
 }
 
 // args returns the flags for another command that has them.
