@@ -28,6 +28,7 @@ type Options struct {
 	Compression string       // as the narinfo has it
 	NarSize     int64        // of the narinfo
 	NarHash     narinfo.Hash // of the narinfo
+	FileSize    int64        // of the narinfo; 0 when not known
 
 	// Cache is where decoded blocks are kept; nil means a small one for this
 	// archive alone.
@@ -61,7 +62,7 @@ type Archive struct {
 	cache  *Cache
 	format format
 	random container // what can be entered anywhere, or nil
-	direct bool      // random verifies what it decodes, or most of it
+	direct bool      // random verifies what it decodes, or most of it, and is of the narinfo
 
 	ready   lazy[blocks]
 	sums    lazy[blockSums] // of the blocks of random, or those of blockSize if there is none
@@ -96,6 +97,7 @@ func Open(src Source, size int64, o Options) (*Archive, error) {
 	}
 	a.ctx, a.end = context.WithCancel(context.Background())
 	if a.enterByLayout() {
+		a.direct = !a.strange()
 		return a, nil
 	}
 	if err := a.detect(); err != nil {
@@ -107,10 +109,19 @@ func Open(src Source, size int64, o Options) (*Archive, error) {
 	if err := a.enterable(); err != nil {
 		return nil, err
 	}
+	a.direct = a.direct && !a.strange()
 	if a.random != nil {
 		a.sums.val.Store(nil) // a smaller cache took it for one piece: they are of other blocks
 	}
 	return a, nil
+}
+
+// strange reports whether the file is whole and yet not of the size that the
+// narinfo says: it is another one than that is of. Its own checksums then prove
+// nothing before the NarHash of the whole was verified. (Of one that was cut off,
+// they are all there is.)
+func (a *Archive) strange() bool {
+	return a.o.FileSize > 0 && a.file.size != a.o.FileSize && a.intact()
 }
 
 // maxContainer bounds the containers that are read from one end to the other, in

@@ -11,7 +11,7 @@
 //     found by the indexes. Damage is damage of one block; of zstd that was cut
 //     off, what is there can be read. The checksums are those of whoever made the
 //     container: that he packed something else than NarHash says shows only when
-//     all of it is read, by [Archive.WriteTo].
+//     all of it is read, by [Archive.WriteTo] (see below).
 //   - Summed. No container at all, or zstd frames without checksums, such as
 //     Nix since 2.35 writes, or xz blocks without a check: at the first use one
 //     pass in order verifies the NarHash and keeps 64 bits of hash a block in
@@ -25,6 +25,17 @@
 // What a pass has found out, [Archive.Layout] returns for the next time: with the
 // hashes of its blocks, a summed container is a direct one, and of one that has
 // to be decoded each block can be served as soon as it is there.
+//
+// So what is read of a direct container is what was packed into it, of the size
+// that the narinfo says, but perhaps not what NarHash says. Hashes of its blocks
+// from a pass would not change that for whoever has reason to care: they would lie
+// in an index beside the archive, and who can forge a container that fits its
+// narinfo can forge both. Against him only a signature helps, and that is one of
+// the NarHash, which takes the whole NAR to compare: restoring, exporting and
+// checking do. Against decay the container's own checksums are enough, and a pass before
+// the first byte would be the end of random access. It is made where there is a
+// reason: a container that is whole, but not of the FileSize that the narinfo says,
+// is a summed one, as archives may have been mixed up.
 //
 // Decoded blocks are kept in a [Cache] that archives share. What is damaged is
 // a [DamageError]; every other error comes from the medium or the machine, may

@@ -154,7 +154,7 @@ func (a *Archive) randomBlocks() *blocks {
 		}
 		return a.file.damage(i, off, err)
 	}
-	return &blocks{container: a.random, sums: a.sum, fail: fail}
+	return &blocks{container: a.random, sums: a.sum, all: !a.direct, fail: fail}
 }
 
 // WriteTo writes the whole NAR to w, decoding ahead on all CPUs, and verifies

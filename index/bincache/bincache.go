@@ -269,8 +269,8 @@ func (c *Cache) narError(info *narinfo.NarInfo, err error) error {
 
 // Archive opens the NAR of a store path for random access. Closing the archive
 // closes its file. Options.Warn is told of a file that is not as large as info
-// says: FileSize is not what content is verified by, and of a file that is cut
-// off much may be left.
+// says: of one that is cut off much may be left, and of one that is whole all is
+// compared with the NarHash before any of it is read.
 func (c *Cache) Archive(info *narinfo.NarInfo) (*narread.Archive, error) {
 	return c.ArchiveByLayout(info, nil)
 }
@@ -296,7 +296,7 @@ func (c *Cache) archive(info *narinfo.NarInfo, o narread.Options) (*narread.Arch
 	if err := c.checkSize(info, size); err != nil && c.options.Warn != nil {
 		c.options.Warn(err)
 	}
-	o.Name, o.Compression, o.NarSize, o.NarHash = c.path(info.URL), info.Compression, info.NarSize, info.NarHash
+	o.Name, o.Compression, o.NarSize, o.NarHash, o.FileSize = c.path(info.URL), info.Compression, info.NarSize, info.NarHash, info.FileSize
 	o.Cache, o.SpoolDir, o.Warn = c.options.Blocks, c.options.SpoolDir, c.options.Warn
 	a, err := narread.Open(f, size, o)
 	if err != nil {
