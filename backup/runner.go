@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/narvault/narvault/backup/disk"
 	"github.com/narvault/narvault/backup/layout"
@@ -348,7 +349,8 @@ func sweep(fsys disk.FS, b *Backup, id ReleaseID) error {
 			if !disk.IsTemp(name) {
 				continue
 			}
-			if err := fsys.Remove(filepath.Join(dir, name)); err != nil {
+			err := fsys.Remove(filepath.Join(dir, name))
+			if err != nil && !errors.Is(err, syscall.ENOTEMPTY) { // a directory is for gc
 				return err
 			}
 		}

@@ -66,6 +66,25 @@ var deeds = map[string]deed{
 			s.checkCollected()
 		},
 	},
+	"forget now": {
+		do: func(s scene, fs *backuptest.PowerFS) error {
+			_, err := forget(s.Context(), fs, s.Dir, ForgetRequest{Releases: []backup.ReleaseID{dropID}, Now: true})
+			return err
+		},
+		again: func(s scene) {
+			// It is either still there, whole, or gone.
+			if !s.forgotten() {
+				backuptest.CheckWhole(s.T, s.Dir, "p/keep", "p/drop")
+				s.forget("drop")
+			}
+			mustRun(s.T, s.Dir, s.Store, request("keep", s.Keep)) // what is left hinders nobody
+			s.gc(Options{Now: true})
+			s.checkCollected()
+			if left, err := filepath.Glob(s.Path(".narvault-*")); err != nil || len(left) > 0 {
+				s.Errorf("left: %v, %v", left, err)
+			}
+		},
+	},
 	"gc": {
 		prepare: func(s scene) { s.forget("drop") },
 		do: func(s scene, fs *backuptest.PowerFS) error {

@@ -29,6 +29,7 @@ type ForgetRequest struct {
 	Projects []string // the policy is for these; none: for each project
 	// RemoveAll, with Projects and without a rule, forgets all their releases.
 	RemoveAll bool
+	Now       bool // for good: nothing goes to the trash, which a full disk has no room for
 	DryRun    bool
 	Lock      lock.Options
 }
@@ -62,7 +63,8 @@ func (req *ForgetRequest) Check() error {
 
 // Forget takes the records of releases out of a backup. What they consist of
 // stays until Run finds that nothing else needs it. A record goes to the trash
-// as a whole, in one rename, and can be put back from there (Unforget).
+// as a whole, in one rename, and can be put back from there (Unforget), unless
+// the request says Now.
 //
 // Nothing is forgotten unless everything can be: a release that is not there,
 // or one whose age the policy wants and cannot be read, is an error before.
@@ -92,7 +94,7 @@ func forget(ctx context.Context, fsys disk.FS, dir string, req ForgetRequest) (*
 		if result, err = req.judge(b); err != nil {
 			return err
 		}
-		t := &trash.Taker{FS: fsys, Dir: b.Dir(), Now: time.Now()}
+		t := &trash.Taker{FS: fsys, Dir: b.Dir(), Now: time.Now(), Purge: req.Now}
 		for _, v := range result.Forgotten {
 			if err := takeRelease(b, t, v.Release); err != nil {
 				return fmt.Errorf("forget release %s: %w", v.Release, err)
@@ -224,7 +226,12 @@ func byProject(b *backup.Backup, projects []string) (map[string][]*backup.Releas
 // takeRelease moves the record of a release out, and its project if it was the
 // last.
 func takeRelease(b *backup.Backup, t *trash.Taker, id backup.ReleaseID) error {
-	if err := t.Take([]string{layout.Release(id.Project, id.Name)}); err != nil {
+	name := layout.Release(id.Project, id.Name)
+	take := func() error { return t.Take([]string{name}) }
+	if t.Purge {
+		take = func() error { return t.Drop(name) }
+	}
+	if err := take(); err != nil {
 		return err
 	}
 	if names, err := disk.ReadNames(b.Path(layout.ReleasesDir, id.Project)); err != nil || len(names) > 0 {

@@ -346,6 +346,15 @@ func (g *garbage) temporary() error {
 			}
 		}
 	}
+	names, err := disk.ReadNames(g.m.b.Dir())
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if st, err := os.Lstat(g.m.b.Path(name)); err == nil && st.IsDir() && disk.IsTemp(name) {
+			g.add(LeftoverKind, name, "what is left of a release that was being forgotten")
+		}
+	}
 	for _, dir := range g.m.emptied {
 		if layout.Plain(g.m.b.Dir(), filepath.Join(dir, "x")) == nil {
 			g.add(LeftoverKind, dir, "the directory of a release that never came to be")

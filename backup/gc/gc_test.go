@@ -283,7 +283,7 @@ func TestGCOnFullDiskWithTrash(t *testing.T) {
 	mustRun(t, s.Dir, s.Store, request("new", s.Store.Add("new", "new")))
 	s.forget("new")
 	before := backuptest.Tree(t, s.Path(layout.CacheDir))
-	for i, want := range []string{"gc --now\" needs no room", "were freed: try again"} {
+	for i, want := range []string{"gc --now\" makes some", "were freed: try again"} {
 		later := time.Duration(i) * 2 * DefaultGrace
 		_, err := run(t.Context(), fullDisk{}, s.Dir, Options{now: time.Now().Add(later)})
 		if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), want) {
@@ -296,13 +296,18 @@ func TestGCOnFullDiskWithTrash(t *testing.T) {
 		if gone := len(left) == 0; err != nil || gone != (later > 0) {
 			t.Errorf("%v later, the trash has %v, %v", later, left, err)
 		}
-		if _, err := forget(t.Context(), fullDisk{}, s.Dir, ForgetRequest{Releases: []backup.ReleaseID{{Project: "p", Name: "keep"}}}); err == nil || !strings.Contains(err.Error(), "gc --now") {
+		if _, err := forget(t.Context(), fullDisk{}, s.Dir, ForgetRequest{Releases: []backup.ReleaseID{{Project: "p", Name: "keep"}}}); err == nil || !strings.Contains(err.Error(), "with --now") {
 			t.Errorf("forget: %v", err)
 		}
 		backuptest.CheckWhole(t, s.Dir, "p/keep")
 	}
-	if r := s.gc(Options{now: time.Now().Add(2 * DefaultGrace)}); len(goes(r, NarInfoKind)) != 1 {
-		t.Errorf("with room: %v", r.Goes)
+	// For good, releases can be forgotten and what they needed freed.
+	if _, err := forget(t.Context(), fullDisk{}, s.Dir, ForgetRequest{Releases: []backup.ReleaseID{{Project: "p", Name: "keep"}}, Now: true}); err != nil {
+		t.Error(err)
+	}
+	r, err := run(t.Context(), fullDisk{}, s.Dir, Options{Now: true, NoReleases: true})
+	if err != nil || len(goes(r, NarInfoKind)) != 4 || r.Freed == 0 {
+		t.Errorf("for good: %+v, %v", r, err)
 	}
 }
 

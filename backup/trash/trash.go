@@ -91,6 +91,21 @@ func (t *Taker) one(from, name string) (to string, err error) {
 	return to, noRoom(err)
 }
 
+// Drop takes out a directory for good, at once for whoever looks, and needs no
+// room. What a crash leaves of it is a temporary directory of the backup.
+func (t *Taker) Drop(name string) error {
+	from := filepath.Join(t.Dir, name)
+	to := filepath.Join(t.Dir, disk.TempPrefix+strings.ToLower(rand.Text())+disk.TempSuffix)
+	if err := t.FS.Rename(from, to); err != nil {
+		return err
+	}
+	if err := disk.SyncDirs(t.FS, map[string]bool{t.Dir: true}, map[string]bool{filepath.Dir(from): true}); err != nil {
+		return err
+	}
+	_, err := removeTree(t.FS, to)
+	return err
+}
+
 // NoRoom reports whether an error says that a disk, or somebody's part of it, is
 // full.
 func NoRoom(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
@@ -100,7 +115,7 @@ func noRoom(err error) error {
 	if !NoRoom(err) {
 		return err
 	}
-	return fmt.Errorf("%w: nothing more goes into the trash; \"narvault gc --now\" needs no room, and makes some", err)
+	return fmt.Errorf("%w: nothing more goes into the trash; with --now, forget and gc need no room, and \"narvault gc --now\" makes some", err)
 }
 
 // Place returns the path in the trash to which a file goes, whose name is relative

@@ -130,7 +130,7 @@ func printFinding(w io.Writer, f *check.Finding) {
 	if f.Offset != nil {
 		at = fmt.Sprintf(" at offset %d", *f.Offset)
 	}
-	fmt.Fprintf(w, "%s: %s%s: %s\n", f.Severity, message(f.File), at, message(f.Message))
+	fmt.Fprintf(w, "%s: %s%s: %s\n", f.Severity, nameInLine(f.File), at, message(f.Message))
 	if len(f.Releases) > 0 {
 		fmt.Fprintf(w, "  in %s\n", message(joined(f.Releases, backup.ReleaseID.String)))
 	}

@@ -25,6 +25,7 @@ type forgetCommand struct {
 	projects  []string
 	removeAll bool
 	undo      bool
+	now       bool
 	dryRun    bool
 	json      bool
 	lock      lockFlags
@@ -62,6 +63,7 @@ release as well. N may be "unlimited".`,
 	f.StringArrayVar(&c.projects, "project", nil, "only releases of this `PROJECT` (may be repeated)")
 	f.BoolVar(&c.removeAll, "allow-remove-all", false, "with --project and no rule: forget all releases of the project")
 	f.BoolVar(&c.undo, "undo", false, "take releases that were forgotten back, while the trash has them; without names, list these")
+	f.BoolVar(&c.now, "now", false, "forget for good: nothing goes to the trash, for which a full disk has no room")
 	f.BoolVarP(&c.dryRun, "dry-run", "n", false, "only say what would be done")
 	f.BoolVar(&c.json, "json", false, "write the result as JSON")
 	c.lock.add(f)
@@ -110,7 +112,7 @@ func (c *forgetCommand) request(names []string) (*gc.ForgetRequest, error) {
 		Policy: gc.Policy{
 			Last: int(c.last), Daily: int(c.daily), Weekly: int(c.weekly), Monthly: int(c.monthly), Yearly: int(c.yearly),
 		},
-		Projects: c.projects, RemoveAll: c.removeAll, DryRun: c.dryRun,
+		Projects: c.projects, RemoveAll: c.removeAll, Now: c.now, DryRun: c.dryRun,
 	}
 	for _, name := range names {
 		id, err := backup.ParseReleaseID(strings.TrimSuffix(name, "/"))
@@ -135,8 +137,8 @@ func (c *forgetCommand) request(names []string) (*gc.ForgetRequest, error) {
 }
 
 func (c *forgetCommand) takeBack(ctx context.Context, dir string, req *gc.ForgetRequest) error {
-	if c.dryRun || c.json {
-		return usageErrorf("--undo has no --dry-run and no --json")
+	if c.dryRun || c.json || c.now {
+		return usageErrorf("--undo has no --dry-run, no --json and no --now")
 	}
 	if len(req.Releases) == 0 {
 		return c.listForgotten(dir)
@@ -177,7 +179,9 @@ func (c *forgetCommand) report(dir string, r *gc.ForgetResult) {
 	}
 	fmt.Fprintf(c.s.out, "%s %s\n", verb, count(len(r.Forgotten), "release"))
 	if !r.DryRun && len(r.Forgotten) > 0 {
-		fmt.Fprintf(c.s.out, "  narvault forget %s --undo %s   takes it back, as long as the trash has it\n", word(dir), word(r.Forgotten[0].Release.String()))
+		if !c.now {
+			fmt.Fprintf(c.s.out, "  narvault forget %s --undo %s   takes it back, as long as the trash has it\n", word(dir), word(r.Forgotten[0].Release.String()))
+		}
 		fmt.Fprintf(c.s.out, "  narvault gc %s   frees what no release needs any more\n", word(dir))
 	}
 }

@@ -67,6 +67,10 @@ func message(text string) string {
 	return b.String()
 }
 
+// nameInLine is message for the name of a file in a list with a line for each:
+// one that has line ends itself does not pass for several.
+func nameInLine(name string) string { return strings.ReplaceAll(message(name), "\n", `\n`) }
+
 func controls(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }
 
 // word makes a name one word of a shell command, for people to copy.

@@ -96,7 +96,7 @@ func (c *gcCommand) report(r *gc.Result, o gc.Options) {
 			fmt.Fprintf(out, "  and %d more; --verbose lists all\n", len(r.Stays)-i)
 			break
 		}
-		fmt.Fprintf(out, "left alone: %s %s\n", message(item.Name), message(item.Reason))
+		fmt.Fprintf(out, "left alone: %s %s\n", nameInLine(item.Name), message(item.Reason))
 	}
 	freed := "freed"
 	if r.DryRun {
@@ -167,7 +167,7 @@ func (c *gcCommand) goes(r *gc.Result, o gc.Options) {
 	fmt.Fprintf(c.s.out, "%s%s\n", verb, strings.Join(parts, ", "))
 	if c.verbose {
 		for _, item := range r.Goes {
-			fmt.Fprintf(c.s.out, "goes: %s: %s\n", message(item.Name), message(item.Reason))
+			fmt.Fprintf(c.s.out, "goes: %s: %s\n", nameInLine(item.Name), message(item.Reason))
 		}
 	}
 }

@@ -218,7 +218,7 @@ func (c *repairCommand) print(r *repair.Report, complete bool) error {
 		would = "would be "
 	}
 	for _, m := range r.Repaired {
-		fmt.Fprintf(out, "%srepaired: %s from %s\n", would, message(m.File), message(m.From))
+		fmt.Fprintf(out, "%srepaired: %s from %s\n", would, nameInLine(m.File), message(m.From))
 	}
 	for _, q := range r.Quarantined {
 		printQuarantined(out, would+"quarantined", q)
@@ -254,7 +254,7 @@ func follows(r *repair.Report, f *check.Finding) bool {
 }
 
 func printQuarantined(w io.Writer, what string, q backup.Quarantined) {
-	fmt.Fprintf(w, "%s: %s: %s\n", what, message(q.File), message(q.Reason))
+	fmt.Fprintf(w, "%s: %s: %s\n", what, nameInLine(q.File), message(q.Reason))
 	if q.StorePath != "" {
 		fmt.Fprintf(w, "  is %s\n", q.StorePath)
 	}
