@@ -130,7 +130,7 @@ func (p *progress) lines(ended <-chan struct{}) {
 	}
 }
 
-// stop ends the display; the terminal is left clean.
+// stop ends the display; the terminal is left clean. It may be called again.
 func (p *progress) stop() {
 	if p.bar != nil {
 		p.bar.Clear()
@@ -138,6 +138,7 @@ func (p *progress) stop() {
 	if p.ended != nil {
 		close(p.ended)
 	}
+	p.ended = nil
 }
 
 // goesOn says, after an error, what was finished before it.

@@ -185,6 +185,7 @@ func (c *repairCommand) repair(ctx context.Context, dir string, o repair.Options
 	quiet := c.quiet || c.json && !terminal(c.s.err)
 	checking, mending := newProgress(c.s.err, quiet), newProgress(c.s.err, quiet)
 	defer mending.stop()
+	defer checking.stop() // when the check fails
 	o.Check.Progress = checking.checkHooks()
 	o.Checked = func(*check.Report) { checking.stop() }
 	o.Request.Progress = mending.hooks()
