@@ -148,7 +148,11 @@ func (s *soak) forget(v *vault, used map[string]bool) *operation {
 	if p := v.releases[release]; len(p) != 1 || p[0] == nil {
 		return nil
 	}
-	return &operation{name: "forget", vault: v, release: release, args: []string{"forget", v.dir, "--wait", release}}
+	op := &operation{name: "forget", vault: v, release: release, args: []string{"forget", v.dir, "--wait", release}}
+	if s.rng.IntN(3) == 0 {
+		op.args = append(op.args, "--now")
+	}
+	return op
 }
 
 // undo takes back what is forgotten and still to be had.

@@ -189,6 +189,11 @@ func realRelease(b *backup.Backup, id backup.ReleaseID) error {
 	return b.ReleaseError(id, os.ErrNotExist)
 }
 
+// maxClockError is by how much the clocks of those who back up may differ. What
+// is dated later is from a clock that was wrong, and all other releases would be
+// old beside it.
+const maxClockError = 24 * time.Hour
+
 // byProject returns the releases of the given projects, of all if there are
 // none given.
 func byProject(b *backup.Backup, projects []string) (map[string][]*backup.Release, error) {
@@ -205,11 +210,14 @@ func byProject(b *backup.Backup, projects []string) (map[string][]*backup.Releas
 		if err == nil && r.Created.IsZero() {
 			err = errors.New("its record does not say")
 		}
+		if err == nil && time.Until(r.Created) > maxClockError {
+			err = fmt.Errorf("%s is in the future: was the clock wrong, or is it now?", r.Created.Format(time.DateTime))
+		}
 		if err == nil {
 			err = realRelease(b, id)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%w: when release %s was made cannot be read; back it up again, or forget it by name: %w", ErrForgetUsage, id, err)
+			return nil, fmt.Errorf("%w: when release %s was made cannot be told; back it up again, or forget it by name: %w", ErrForgetUsage, id, err)
 		}
 		// The directory says which release it is, whatever release.json says.
 		r.Project, r.Name = id.Project, id.Name

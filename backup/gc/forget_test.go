@@ -140,6 +140,22 @@ func TestForgetByPolicy(t *testing.T) {
 	}
 }
 
+// A release that a clock which was wrong dated into the future would make all
+// others old: no rule is applied.
+func TestForgetInTheFuture(t *testing.T) {
+	s := newScene(t)
+	s.made("drop", "2099-01-01 00:00")
+	req := ForgetRequest{Policy: Policy{Within: Span{Days: 30}}}
+	if _, err := forget(t.Context(), backuptest.Memory{}, s.Dir, req); !errors.Is(err, ErrForgetUsage) || !strings.Contains(err.Error(), "p/drop") || !strings.Contains(err.Error(), "in the future") {
+		t.Errorf("got %v", err)
+	}
+	backuptest.CheckWhole(t, s.Dir, "p/keep")
+	s.forget("drop") // by name
+	if r, err := forget(t.Context(), backuptest.Memory{}, s.Dir, req); err != nil || len(r.Forgotten) > 0 {
+		t.Errorf("got %+v, %v", r, err)
+	}
+}
+
 // Nothing is forgotten by accident.
 func TestForgetRefuses(t *testing.T) {
 	for name, req := range map[string]ForgetRequest{
