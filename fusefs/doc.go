@@ -27,7 +27,7 @@
 // are good for a quarter of a second, and the modification time changes with
 // every change, which makes the kernel drop its copy of a listing
 // (FUSE_AUTO_INVAL_DATA). Together: what is new in the backup shows within a
-// second. Names of store paths are good for a minute, in which their list is
+// second. Names of store paths are good for five minutes, in which their list is
 // read again by itself and the kernel is told what went away (watch.go).
 //
 // OPEN, OPENDIR and FLUSH are answered ENOSYS. The kernel takes that once for

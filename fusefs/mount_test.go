@@ -280,7 +280,7 @@ func TestChangesShowWithinASecond(t *testing.T) {
 	b, _ := sample(t)
 	s := mounted(t, b, Options{Logf: t.Logf})
 	// That much by design; a busy machine takes as long as it takes, but not the
-	// minute after which names of store paths are forgotten anyway.
+	// minutes after which names of store paths are forgotten anyway.
 	if worst := maxAge + max(brief, watchTick); worst >= time.Second {
 		t.Errorf("a change may show after %v", worst)
 	}

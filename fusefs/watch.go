@@ -13,7 +13,7 @@ import (
 // told of those that went away, or stand for another content: for so long after a
 // name was given out, the list that it is from is read again by itself.
 const (
-	nameAge = time.Minute
+	nameAge = 5 * time.Minute
 	// watchTick and maxAge together are less than a second.
 	watchTick = 250 * time.Millisecond
 	// told is how often the kernel is told of a name that went away: an answer that
