@@ -18,6 +18,14 @@ func damage(file, format string, args ...any) error {
 	return &DamageError{File: file, Err: fmt.Errorf(format, args...)}
 }
 
+// A VersionError is the cause of a *DamageError about an index that is whole: another
+// version of narvault made it, in a format that this one does not know.
+type VersionError struct{ Version int }
+
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("has format version %d, this narvault knows %d", e.Version, formatVersion)
+}
+
 // A NoListingError says that a record is without a listing: the archive could
 // not be listed when the record was made. It may be possible now.
 type NoListingError struct {

@@ -147,7 +147,7 @@ func readManifest(dir string, p pointer) (*manifest, error) {
 	}
 	switch {
 	case m.Version != formatVersion:
-		return nil, damage(name, "has format version %d, this narvault knows %d", m.Version, formatVersion)
+		return nil, &DamageError{File: name, Err: &VersionError{m.Version}}
 	case m.Generation != p.gen, m.Paths < 0, m.NamesSize < 0, m.ReferencesSize < 0, m.NextNumber < 1, m.NextNumber > maxNumber+1:
 		return nil, damage(name, "contradicts itself")
 	}

@@ -46,6 +46,9 @@ func (c *checker) indexTrouble(dir string, err error) Finding {
 	var damage *index.DamageError
 	if errors.As(err, &damage) {
 		f.Severity, f.File, f.Message = Damage, c.relative(damage.File), damage.Err.Error()
+		if errors.As(err, new(*index.VersionError)) { // before or after an upgrade
+			f.Severity = Warning
+		}
 	} else if f.Severity == Unreadable {
 		f.Remedy = remedyUnreadable
 	}

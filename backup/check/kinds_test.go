@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -283,6 +284,14 @@ var harms = []harm{
 	}, {
 		name: "the index is truncated", do: func(s *scene) { must(s.t, os.Truncate(s.path("index/gen-1/records/000001.sst"), 1000)) },
 		want: wants("damage index index/gen-1/records/000001.sst"), says: "has 1000 bytes",
+	}, {
+		name: "the index is of another version of narvault", do: func(s *scene) {
+			before := s.read("index/gen-1/manifest")
+			s.edit("index/gen-1/manifest", `"version": `, `"version": 9`)
+			sum := func(text string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(text))) }
+			s.edit("index/CURRENT", sum(before), sum(s.read("index/gen-1/manifest")))
+		},
+		want: wants("warning index index/gen-1/manifest"), says: "this narvault knows",
 	}, {
 		name: "the index lacks a path", do: func(s *scene) {
 			must(s.t, os.Remove(s.path("index/CURRENT")))
