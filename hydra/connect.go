@@ -159,6 +159,10 @@ var remedies = map[string]string{
 	"42704": "check the keywords in the name of the database",
 }
 
+// refusesTLS is what pgx says of a server that has none; it has no error for it
+// that could be told by its value.
+const refusesTLS = "server refused TLS connection"
+
 // explain adds what can be done.
 func explain(err error) error {
 	var server *pgconn.PgError
@@ -178,6 +182,8 @@ func explain(err error) error {
 			text += "; with TLS it may let you in: sslmode=require, or verify-full, in the name of the database or as PGSSLMODE"
 		}
 		return &ServerError{Code: server.Code, text: text}
+	case errors.As(err, &connecting) && strings.Contains(err.Error(), refusesTLS):
+		return fmt.Errorf("%s, and sslmode, in the name of the database or as PGSSLMODE, asks for TLS: give the server a certificate (ssl = on), or ask for less", refusesTLS)
 	case errors.As(err, &connecting) && !errors.Is(err, context.Canceled):
 		return fmt.Errorf("%w: is the server there, and does it listen? PGHOST and PGPORT, or the name of the database, say where", reason(connecting))
 	}

@@ -52,29 +52,45 @@ func TestDSN(t *testing.T) {
 func TestCertificateError(t *testing.T) {
 	known := httptest.NewTLSServer(nil)
 	defer known.Close()
+	address := answerTLS(t, func(conn net.Conn) {
+		conn.Write([]byte("S"))
+		tls.Server(conn, &tls.Config{Certificates: known.TLS.Certificates}).Handshake()
+	})
+	_, err := Open(t.Context(), "postgres://hydra@"+address+"/hydra?sslmode=verify-full")
+	if err == nil || !strings.Contains(err.Error(), "certificate") || !strings.Contains(err.Error(), "sslrootcert") || strings.Contains(err.Error(), "does it listen") {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+// TestNoTLS says what to do about a server that talks none, though it shall.
+func TestNoTLS(t *testing.T) {
+	address := answerTLS(t, func(conn net.Conn) { conn.Write([]byte("N")) })
+	_, err := Open(t.Context(), "postgres://hydra@"+address+"/hydra?sslmode=require")
+	if err == nil || !strings.Contains(err.Error(), "refused TLS connection, and sslmode") || strings.Contains(err.Error(), "does it listen") {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+// answerTLS listens, and answers PostgreSQL's SSLRequest.
+func answerTLS(t *testing.T, answer func(net.Conn)) (address string) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
+	t.Cleanup(func() { listener.Close() })
 	go func() {
 		for {
 			conn, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			// PostgreSQL's SSLRequest, and its answer.
 			if _, err := io.ReadFull(conn, make([]byte, 8)); err == nil {
-				conn.Write([]byte("S"))
-				tls.Server(conn, &tls.Config{Certificates: known.TLS.Certificates}).Handshake()
+				answer(conn)
 			}
 			conn.Close()
 		}
 	}()
-	_, err = Open(t.Context(), "postgres://hydra@"+listener.Addr().String()+"/hydra?sslmode=verify-full")
-	if err == nil || !strings.Contains(err.Error(), "certificate") || !strings.Contains(err.Error(), "sslrootcert") || strings.Contains(err.Error(), "does it listen") {
-		t.Errorf("the error is %v", err)
-	}
+	return listener.Addr().String()
 }
 
 // TestPasswordInErrors leaves the password out of what is said of a malformed name.
