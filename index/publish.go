@@ -171,7 +171,7 @@ func (s *space) check(dir string, n int) error {
 		return &os.PathError{Op: "statfs", Path: dir, Err: err}
 	}
 	if free := int64(min(st.Bavail, 1<<40)) * int64(st.Bsize); free < spareSpace && st.Bavail < st.Blocks {
-		return fmt.Errorf("%d bytes free on %s, %d are needed: %w", free, dir, spareSpace, unix.ENOSPC)
+		return fmt.Errorf("%d MiB free on %s, %d MiB are needed: %w", free>>20, dir, spareSpace>>20, unix.ENOSPC)
 	}
 	return nil
 }

@@ -288,7 +288,7 @@ func (c *backupCommand) report(dir string, r *backup.Result) error {
 			return err
 		}
 	} else if !c.quiet {
-		summary(c.s.out, dir, r)
+		summary(c.s.out, dir, r, backingUp)
 	}
 	return exceptions(c.s.err, r)
 }
@@ -340,11 +340,19 @@ func orUnknown(s string) string {
 	return s
 }
 
+// A deed is how a summary calls what was done, or would be.
+type deed struct{ done, would string }
+
+var (
+	backingUp = deed{"backed up", "would back up"}
+	copying   = deed{"copied", "would copy"}
+)
+
 // summary says in a few lines what was done, or would be.
-func summary(w io.Writer, dir string, r *backup.Result) {
-	verb := "backed up"
+func summary(w io.Writer, dir string, r *backup.Result, d deed) {
+	verb := d.done
 	if r.DryRun {
-		verb = "would back up"
+		verb = d.would
 	}
 	fmt.Fprintf(w, "%s release %s (%s): %s, %s\n", verb, r.Release, r.Method, count(r.Total.Paths, "store path"), size(r.Total.NarSize))
 	row := func(name string, a backup.Amount, detail string) {

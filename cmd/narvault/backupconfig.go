@@ -127,7 +127,7 @@ func (c *backupCommand) runAll(ctx context.Context, dir string, store *hydraStor
 			}
 			result.Warnings = slices.Concat(result.Warnings, req.warnings, store.onlyKept(req.Record, req.Release))
 			if !c.quiet && !c.json {
-				summary(c.s.out, dir, result)
+				summary(c.s.out, dir, result, backingUp)
 			}
 			return result, exceptions(c.s.err, result)
 		})

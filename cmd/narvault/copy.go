@@ -151,7 +151,7 @@ func (c *copyCommand) copyRelease(ctx context.Context, from *backup.CacheStore, 
 		return nil, err
 	}
 	if !c.quiet && !c.json {
-		summary(c.s.out, to, result)
+		summary(c.s.out, to, result, copying)
 	}
 	return result, exceptions(c.s.err, result)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"syscall"
 
 	"github.com/narvault/narvault/backup"
@@ -53,7 +54,7 @@ func report(ctx context.Context, stderr io.Writer, err error) int {
 	case errors.Is(err, syscall.EPIPE):
 		// The reader of our output has gone; it knows why.
 	default:
-		fmt.Fprintf(stderr, "narvault: %s\n", message(err.Error()))
+		fmt.Fprintln(stderr, complaint(err))
 	}
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
@@ -62,6 +63,24 @@ func report(ctx context.Context, stderr io.Writer, err error) int {
 		fmt.Fprintln(stderr, "narvault: the medium can only be read; mount it for writing, or use another one")
 	}
 	return code
+}
+
+// complaint is what is written about an error: several that were joined are a line
+// each. Lines that are indented belong to the one before, and how a command is used
+// is shown as it is.
+func complaint(err error) string {
+	text := "narvault: " + strings.TrimRight(message(err.Error()), "\n")
+	if errors.As(err, new(*usageError)) {
+		return text
+	}
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		if b.Len() > 0 && !strings.HasPrefix(line, " ") && !strings.HasPrefix(line, "\t") {
+			b.WriteString("narvault: ")
+		}
+		b.WriteString(line)
+	}
+	return b.String()
 }
 
 // exitCode is the one place where errors become exit codes. Where several
