@@ -113,3 +113,23 @@ func ReadJSON(t *testing.T, name string, v any) {
 		t.Fatal(err)
 	}
 }
+
+// Paths returns the store paths of a backup by their names.
+func Paths(t testing.TB, dir string) map[string]storepath.Path {
+	t.Helper()
+	cache := openCache(t, dir)
+	defer cache.Close()
+	hashes, err := cache.Hashes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths := make(map[string]storepath.Path)
+	for _, hash := range hashes {
+		info, err := cache.NarInfo(hash)
+		if err != nil {
+			t.Fatal(err)
+		}
+		paths[info.StorePath.Name()] = info.StorePath
+	}
+	return paths
+}

@@ -108,7 +108,7 @@ func Tree(t *testing.T, dir string) (files []string) {
 	return files
 }
 
-func openCache(t *testing.T, dir string) *bincache.Cache {
+func openCache(t testing.TB, dir string) *bincache.Cache {
 	t.Helper()
 	cache, err := bincache.Open(filepath.Join(dir, layout.CacheDir), bincache.Options{})
 	if err != nil {

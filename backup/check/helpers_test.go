@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/narvault/narvault/backup"
+	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/backup/nixstore"
 	"github.com/narvault/narvault/index"
 	"github.com/narvault/narvault/index/bincache"
@@ -88,24 +89,8 @@ func newScene(t testing.TB) *scene {
 
 // findPaths sets the store paths by their names.
 func (s *scene) findPaths() {
-	b, err := backup.Open(s.dir, openOptions())
-	must(s.t, err)
-	defer b.Close()
-	paths, damage, err := b.Paths(s.t.Context())
-	must(s.t, err)
-	must(s.t, damage)
-	for _, p := range paths {
-		switch p.Name() {
-		case "top":
-			s.top = p
-		case "lib":
-			s.lib = p
-		case "twin":
-			s.twin = p
-		case "note":
-			s.note = p
-		}
-	}
+	paths := backuptest.Paths(s.t, s.dir)
+	s.top, s.lib, s.twin, s.note = paths["top"], paths["lib"], paths["twin"], paths["note"]
 }
 
 func must(t testing.TB, err error) {

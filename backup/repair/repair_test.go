@@ -17,6 +17,7 @@ import (
 	"github.com/nix-community/go-nix/pkg/narinfo/signature"
 
 	"github.com/narvault/narvault/backup"
+	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/backup/check"
 	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/backup/nixstore"
@@ -84,24 +85,8 @@ func newScene(t *testing.T) *scene {
 	})
 	s := &scene{T: t, dir: filepath.Join(t.TempDir(), "backup")}
 	must(t, os.CopyFS(s.dir, os.DirFS(whole())))
-	b, err := backup.Open(s.dir, bincache.Options{})
-	must(t, err)
-	defer b.Close()
-	paths, damage, err := b.Paths(t.Context())
-	must(t, err)
-	must(t, damage)
-	for _, p := range paths {
-		switch p.Name() {
-		case "top":
-			s.top = p
-		case "lib":
-			s.lib = p
-		case "twin":
-			s.twin = p
-		case "note":
-			s.note = p
-		}
-	}
+	paths := backuptest.Paths(t, s.dir)
+	s.top, s.lib, s.twin, s.note = paths["top"], paths["lib"], paths["twin"], paths["note"]
 	return s
 }
 
