@@ -35,7 +35,8 @@ type HashedTree interface {
 
 // RandomTree is implemented by a Tree whose Listing may have to decode the whole
 // archive, unless it says that it has random access: then a process that waits for
-// it can be killed.
+// it can be killed. Its Close may be called while Listing runs, to end it, and
+// again after that.
 type RandomTree interface {
 	RandomAccess() bool
 }

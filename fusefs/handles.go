@@ -122,6 +122,21 @@ func (h *handles[V]) begin(e *handle[V]) (*handle[V], error) {
 	return nil, e.wait()
 }
 
+// finishing reports whether e is being opened in the background.
+func (e *handle[V]) finishing() bool {
+	select {
+	case <-e.ready:
+		return false
+	default:
+	}
+	select {
+	case <-e.slow:
+		return true
+	default:
+		return false
+	}
+}
+
 // wait returns what a request is told that needs e.
 func (e *handle[V]) wait() error {
 	return &waitError{ready: e.ready, outcome: func() error { return e.err }}
@@ -339,11 +354,17 @@ func (h *handles[V]) drop() {
 	closeAll(old)
 }
 
-// close closes everything, what is in use when its user is done.
+// close closes everything, what is in use when its user is done. What is being
+// opened in the background is closed at once, so that this ends.
 func (h *handles[V]) close() {
 	h.mu.Lock()
 	h.closed = true
 	old := h.evict()
+	for _, e := range h.byKey {
+		if e.finishing() {
+			old = append(old, e)
+		}
+	}
 	h.mu.Unlock()
 	closeAll(old)
 }

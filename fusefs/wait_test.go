@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"sync"
@@ -65,7 +66,12 @@ func TestKillWhoWaits(t *testing.T) {
 	s := slowly{b, t, make(chan struct{}), make(chan struct{}), new(sync.Once), new(int), new(sync.Mutex)}
 	open := sync.OnceFunc(func() { close(s.gate) })
 	defer open()
-	m := mounted(t, s, Options{RawLinks: true, Logf: func(format string, args ...any) { t.Errorf("logged: "+format, args...) }})
+	var log []string // guarded by s.mu
+	m := mounted(t, s, Options{RawLinks: true, Logf: func(format string, args ...any) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		log = append(log, fmt.Sprintf(format, args...))
+	}})
 	sh(t, `stat "$1"/store`, m.Mountpoint()) // so that the first request of others is for the path
 	path := filepath.Join(m.Mountpoint(), "store", string(samplePath))
 	start := func(args ...string) (*exec.Cmd, chan error) {
@@ -105,8 +111,10 @@ func TestKillWhoWaits(t *testing.T) {
 		t.Errorf("after a signal that is caught: %v", err)
 	}
 	sh(t, `diff -r --no-dereference "$1" "$2"`, filepath.Join(oracle, string(samplePath)), path)
-	if *s.decoded != 1 {
-		t.Errorf("decoded %d times", *s.decoded)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if *s.decoded != 1 || log != nil {
+		t.Errorf("decoded %d times, log: %q", *s.decoded, log)
 	}
 }
 
@@ -152,5 +160,39 @@ func TestHandlesFinish(t *testing.T) {
 		if n, cost := h.size(); n != 0 || cost != 0 {
 			t.Errorf("%d at %d are left", n, cost)
 		}
+	}
+}
+
+// endless is something whose opening ends when it is closed.
+type endless struct{ closed chan struct{} }
+
+func (x endless) Close() error {
+	select {
+	case <-x.closed:
+	default:
+		close(x.closed)
+	}
+	return nil
+}
+
+// TestHandlesCloseWhatIsBeingOpened ends what goes on in the background.
+func TestHandlesCloseWhatIsBeingOpened(t *testing.T) {
+	ended := make(chan struct{})
+	h := &handles[endless]{maxN: 1, maxCost: 1000,
+		open: func(node) (endless, int64, error) { return endless{make(chan struct{})}, 0, errSlow },
+		finish: func(x endless) (int64, error) {
+			<-x.closed
+			close(ended)
+			return 0, errors.New("closed")
+		}}
+	var w *waitError
+	if _, err := h.acquire(3); !errors.As(err, &w) {
+		t.Fatal(err)
+	}
+	h.close()
+	<-ended
+	<-w.ready
+	if n, _ := h.size(); n != 0 {
+		t.Errorf("%d are left", n)
 	}
 }
