@@ -7,13 +7,17 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // version is set by the build: -ldflags "-X main.version=...".
@@ -108,7 +112,7 @@ func newRoot(s streams) *cobra.Command {
 	root.SetOut(s.out)
 	root.SetErr(s.err)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageErrorf("%v; see \"%s --help\"", err, cmd.CommandPath())
+		return usageErrorf("%s; see \"%s --help\"", flagMessage(err), cmd.CommandPath())
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
 	cobra.EnableCommandSorting = false
@@ -121,6 +125,21 @@ func newRoot(s streams) *cobra.Command {
 		}
 	}
 	return root
+}
+
+// flagMessage says what is wrong with a flag, without the words of package
+// strconv.
+func flagMessage(err error) string {
+	var invalid *pflag.InvalidValueError
+	var number *strconv.NumError
+	if !errors.As(err, &invalid) || !errors.As(err, &number) {
+		return err.Error()
+	}
+	why := "is no number"
+	if errors.Is(number, strconv.ErrRange) {
+		why = "is too large a number"
+	}
+	return fmt.Sprintf("--%s: %q %s", invalid.GetFlag().Name, invalid.GetValue(), why)
 }
 
 // A group is what the help shows together.
