@@ -294,6 +294,18 @@ var harms = []harm{
 		s.write(s.nar(s.top), a)
 	}, by: anyCopy},
 	{name: "narinfos contradict each other", do: func(s *scene) { s.edit(narInfo(s.twin), "NarSize: ", "NarSize: 1") }, by: []source{itself}},
+	{name: "NAR file changed, and another has the same NAR", do: func(s *scene) {
+		nar := testenv.Run(s, "", "nix-store", "--dump", "/nix/store/"+string(s.twin))
+		h := &hostile{scene: s}
+		h.content(s.twin, nar, false)
+		s.remove("index")
+		s.flip(s.nar(s.lib), 20)
+	}, by: []source{itself}, other: func(s *scene) []string {
+		if s.nar(s.lib) != s.nar(s.twin) {
+			s.Errorf("%s is not that of the twin, %s", s.nar(s.lib), s.nar(s.twin))
+		}
+		return []string{narInfo(s.lib), narInfo(s.twin)}
+	}},
 	{name: "container is another one", do: func(s *scene) { s.edit(narInfo(s.top), "zstd", "xz") }, by: []source{itself}},
 	{name: "listing is no JSON", do: func(s *scene) { s.edit("cache/"+s.lib.Hash()+bincache.ListingExt, "{", "[") }, by: []source{itself}},
 	{name: "listing is of another path", do: func(s *scene) {
