@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/narvault/narvault/backup"
 	"github.com/narvault/narvault/backup/gc"
@@ -103,6 +104,27 @@ func TestReadOnce(t *testing.T) {
 	if read.Load() != r.FileSize || planned.Load() != r.FileSize || r.ReadData.FileSize != r.FileSize {
 		t.Errorf("read %d, planned %d, of %d bytes", read.Load(), planned.Load(), r.FileSize)
 	}
+}
+
+// NAR files are read at the same time: who has read one waits here until a second
+// has been read.
+func TestReadAtTheSameTime(t *testing.T) {
+	s := newScene(t)
+	var files atomic.Int64
+	both := make(chan struct{})
+	o := all
+	o.Workers = 2
+	o.Progress.Checked = func() {
+		if files.Add(1) == 2 {
+			close(both)
+		}
+		select {
+		case <-both:
+		case <-time.After(time.Minute):
+			t.Error("one file is read after the other")
+		}
+	}
+	s.check(o).want(t)
 }
 
 // A foreign cache is checked, and nothing in it changes.

@@ -23,6 +23,21 @@ func TestReleasesNotMounted(t *testing.T) {
 				s.Fatal(err)
 			}
 		},
+		"no directory": func(s scene) {
+			s.Remove(layout.ReleasesDir)
+			s.Write("", layout.ReleasesDir)
+		},
+		"unreadable": func(s scene) {
+			s.Remove(layout.ReleasesDir)
+			if err := os.Symlink(layout.ReleasesDir, s.Path(layout.ReleasesDir)); err != nil {
+				s.Fatal(err)
+			}
+		},
+		"a project unreadable": func(s scene) {
+			if err := os.Symlink("loop", s.Path(layout.ReleasesDir, "loop")); err != nil {
+				s.Fatal(err)
+			}
+		},
 		"a link that leads nowhere": func(s scene) {
 			s.Remove(layout.ReleasesDir, "p")
 			if err := os.Symlink("/nowhere", s.Path(layout.ReleasesDir, "p")); err != nil {
