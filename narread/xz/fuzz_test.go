@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"os/exec"
 	"testing"
 
 	ulixz "github.com/ulikunitz/xz"
@@ -14,8 +15,9 @@ import (
 const maxFuzz = 1 << 20
 
 // FuzzXZContainer decodes arbitrary files. Nothing may panic; the ways to decode
-// agree; and where ulikunitz/xz knows better, that is a filter or a check that
-// it does not have, or a file that is cut off, which it does not notice.
+// agree; what we decode, the xz program decodes to the same; and where ulikunitz/xz
+// knows better, that is a filter or a check that it does not have, or a file that
+// is cut off, which it does not notice.
 func FuzzXZContainer(f *testing.F) {
 	for _, file := range smallFiles(f) {
 		f.Add(file)
@@ -38,10 +40,21 @@ func FuzzXZContainer(f *testing.F) {
 		if !bytes.Equal(got, blocks) {
 			t.Errorf("in order: %d bytes, by blocks: %d bytes", len(got), len(blocks))
 		}
+		if want, err := xzProgram(file); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%d bytes, xz gives %d, %v", len(got), len(want), err)
+		}
 		if want, err := ulikunitz(file); err == nil && !bytes.Equal(got, want) {
 			t.Errorf("%d bytes, ulikunitz/xz gives %d", len(got), len(want))
 		}
 	})
+}
+
+// xzProgram runs xz. (A check that nobody can verify is a warning to it, as it is
+// none to us.)
+func xzProgram(file []byte, args ...string) ([]byte, error) {
+	cmd := exec.Command("xz", append([]string{"-dc", "--no-warn"}, args...)...)
+	cmd.Stdin = bytes.NewReader(file)
+	return cmd.Output()
 }
 
 func ulikunitz(file []byte) ([]byte, error) {
@@ -52,9 +65,9 @@ func ulikunitz(file []byte) ([]byte, error) {
 	return io.ReadAll(r)
 }
 
-// FuzzLZMA2 decodes arbitrary LZMA2 data in both ways and with ulikunitz/xz:
-// what we decode, that decodes to the same. (It also takes data that are cut off
-// where they must not be; see TestAgainstXz.)
+// FuzzLZMA2 decodes arbitrary LZMA2 data in both ways, with the xz program, and
+// with ulikunitz/xz: what we decode, that they decode to the same. (The latter also
+// takes data that are cut off where they must not be; see TestAgainstXz.)
 func FuzzLZMA2(f *testing.F) {
 	packed := chunkOf(f, content(500, 3))
 	for _, s := range []string{
@@ -81,7 +94,13 @@ func FuzzLZMA2(f *testing.F) {
 		} else if whole && !bytes.Equal(got, dst) {
 			t.Errorf("in order and at once: other bytes")
 		}
-		if want, err := ulikunitzLZMA2(data, dict); whole && (err != nil || !bytes.Equal(got, want)) {
+		if !whole {
+			return
+		}
+		if want, err := xzProgram(data, "--format=raw", "--lzma2=dict=1MiB"); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%d bytes, xz gives %d, %v", len(got), len(want), err)
+		}
+		if want, err := ulikunitzLZMA2(data, dict); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%d bytes, ulikunitz/xz gives %d, %v", len(got), len(want), err)
 		}
 	})
