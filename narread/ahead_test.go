@@ -197,3 +197,17 @@ func TestAllProcessors(t *testing.T) {
 	reader.Wait()
 	a.ahead.Wait()
 }
+
+// TestPassOnAllProcessors decodes the next block while the one before is not there.
+func TestPassOnAllProcessors(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
+	n := makeNAR(t, 100)
+	g := &gatedBlocks{fixed: fixed{size: 80, width: 10}, begun: make(chan int, 8), gate: make(chan struct{})}
+	a := open(t, n, optionsFor(n, "none"))
+	done := make(chan error, 1)
+	go func() { done <- a.inOrder(g, false, func([]byte) error { return nil }) }()
+	<-g.begun
+	<-g.begun // both at a time
+	close(g.gate)
+	must(t, <-done)
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -166,15 +167,22 @@ func TestLyingNarinfo(t *testing.T) {
 	}
 }
 
-// TestBombs decodes what is small and says or unpacks to much.
+// TestBombs decodes what is small and says or unpacks to much, in little memory.
 func TestBombs(t *testing.T) {
 	zeros := make([]byte, 64<<20)
+	bomb := func(what string, file []byte, o Options) {
+		t.Helper()
+		before := allocated()
+		wantDamage(t, what, tryRead(t, what, zeros[:o.NarSize], file, o))
+		if n := allocated() - before; n > 24<<20 {
+			t.Errorf("%s: %d bytes allocated", what, n)
+		}
+	}
 	n := makeNAR(t, 100)
 	for _, p := range []packer{program("xz", "xz", "-0"), program("zstd", "zstd"), program("gzip", "gzip"), program("bzip2", "bzip2"), zstdSums, {"", "br", packBrotli}} {
 		o := optionsFor(n, p.compression)
 		wantDamage(t, "empty file", tryRead(t, p.name, nil, nil, o))
-		file := p.pack(t, zeros)
-		wantDamage(t, p.name, tryRead(t, p.name, zeros[:len(n)], file, o))
+		bomb(p.name, p.pack(t, zeros), o)
 	}
 	for name, file := range map[string]string{
 		"zstd window of 2 GiB":       "\x28\xb5\x2f\xfd\x00\xa8\x01\x00\x00",
@@ -185,8 +193,15 @@ func TestBombs(t *testing.T) {
 		"nothing but skippable":      string(skippable),
 		"zstd frame of a huge block": "\x28\xb5\x2f\xfd\x20\x10\xff\xff\xff",
 	} {
-		wantDamage(t, name, tryRead(t, name, zeros[:len(n)], []byte(file), optionsFor(n, labelFor(file))))
+		bomb(name, []byte(file), optionsFor(n, labelFor(file)))
 	}
+}
+
+// allocated returns how many bytes were allocated until now.
+func allocated() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
 }
 
 func labelFor(file string) string {
@@ -250,6 +265,24 @@ func TestWhere(t *testing.T) {
 	file[fs.off[2]+100] ^= 1 // a cable that was loose
 	if got, err := readAll(a, 1000); err != nil || !bytes.Equal(got, n) {
 		t.Errorf("after repair: %v", err)
+	}
+}
+
+// TestWhereOthers wants the offset of damage in containers of other kinds: where
+// the block begins, or where decoding stopped.
+func TestWhereOthers(t *testing.T) {
+	n := makeNAR(t, 2*blockSize)
+	for _, p := range []packer{
+		xzInBlocks, program("xz", "xz", "-0"), program("bzip2", "bzip2", "-1"), program("gzip", "gzip", "-1"),
+		program("zstd", "zstd", "-1"), program("lz4", "lz4", "-1"), lzipPacker,
+	} {
+		file := p.pack(t, n)
+		file[len(file)/2] ^= 0x10
+		_, err := readAll(open(t, file, optionsFor(n, p.compression)), 100_000)
+		var d *DamageError
+		if !errors.As(err, &d) || d.Offset <= 0 || d.Offset > int64(len(file)) || d.File != "x.nar" {
+			t.Errorf("%s, byte %d of %d: %v", p.name, len(file)/2, len(file), err)
+		}
 	}
 }
 

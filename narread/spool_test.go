@@ -14,6 +14,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/narvault/narvault/narread/spool"
+	"github.com/narvault/narvault/narread/testenv"
 )
 
 // onePiece is a container that must be decoded as a whole. (It is faster than the
@@ -305,6 +306,21 @@ func TestSpoolFallsBack(t *testing.T) {
 	_, err := s.open(t).ReadAt(make([]byte, 1), 0)
 	if err == nil || !strings.Contains(err.Error(), "TMPDIR") || isDamage(err) {
 		t.Errorf("nowhere: %v", err)
+	}
+}
+
+// TestSpoolOnFullDisk has no room where the spool is: the NAR is decoded to where
+// there is some.
+func TestSpoolOnFullDisk(t *testing.T) {
+	s := newSpoolTest(t)
+	s.dir = testenv.Tmpfs(t, "size=256k")
+	s.o.Spool = spool.New(filepath.Join(s.dir, "spool"), 1<<30)
+	a := s.open(t)
+	if got, err := readAll(a, 100_001); err != nil || !bytes.Equal(got, s.n) {
+		t.Errorf("wrong bytes, error %v", err)
+	}
+	if left, _ := filepath.Glob(s.dir + "/spool/*.*[rt]"); len(left) > 0 { // .nar, .part
+		t.Errorf("left are %v", left)
 	}
 }
 
