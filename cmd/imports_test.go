@@ -69,6 +69,9 @@ func breach(pkg, file, imp string) string {
 		}
 		return fmt.Sprintf("%s may import only %s of narvault", from, list(allowed))
 	}
+	if imp == "unsafe" && pkg == "narread/xz" {
+		return "what decodes hostile input does without"
+	}
 	for prefix, home := range homes {
 		if strings.HasPrefix(imp, prefix) && home != from {
 			return fmt.Sprintf("only %s may import %s", home, prefix)
@@ -175,6 +178,8 @@ func TestBreach(t *testing.T) {
 		{"narread", "archive.go", ours + "index", "narread may import only itself of narvault"},
 		{"narread/xz", "xz_test.go", ours + "index/bincache", "narread may import only itself"},
 		{"narread", "archive.go", "io", ""},
+		{"narread/nar", "large.go", "unsafe", ""},
+		{"narread/xz", "lzma.go", "unsafe", "does without"},
 		{"util", "util.go", "io", "util is a part of narvault that mayImport does not have"},
 		{".", "main.go", "io", ". is a part"},
 	}
