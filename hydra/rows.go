@@ -40,7 +40,7 @@ var tables = []rowSource{
 	{"evaluationerrors", "id in (select evaluationerror_id from jobsetevals where id = any(@evaluations::bigint[]))", "id",
 		"id errormsg errortime"},
 	{"builds", "id = any(@builds::bigint[])", "id",
-		"id finished timestamp project jobset jobset_id job nixname description drvpath system license homepage maintainers maxsilent timeout " +
+		"id finished timestamp project jobset jobset_id job nixname description longdescription drvpath system license homepage maintainers maxsilent timeout " +
 			"ischannel nixexprinput nixexprpath starttime stoptime iscachedbuild buildstatus errormsg size closuresize releasename"},
 	{"buildoutputs", "build = any(@builds::bigint[])", "build, name",
 		"build name path"},

@@ -42,7 +42,7 @@ create table jobs (
 create table builds (
     id serial primary key, finished integer not null, "timestamp" integer not null,
     project text not null references projects(name) on update cascade, jobset text not null, job text not null,
-    nixname text, description text, drvpath text not null, system text not null,
+    nixname text, description text, longdescription text, drvpath text not null, system text not null,
     license text, homepage text, maintainers text, maxsilent integer default 3600, timeout integer default 36000,
     iscurrent integer default 0, nixexprinput text, nixexprpath text, priority integer not null default 0,
     busy integer not null default 0, locker text, logfile text,

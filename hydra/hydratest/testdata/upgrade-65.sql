@@ -7,7 +7,7 @@ alter table projects add column declfile text, add column decltype text, add col
 alter table jobsets
     alter column nixexprinput drop not null, alter column nixexprpath drop not null,
     add column id serial not null unique, add column forceeval boolean, add column starttime integer,
-    add column type integer default 0, add column flake text,
+    add column type integer not null default 0, add column flake text,
     add check (schedulingshares > 0),
     add check ((type = 0) = (nixexprinput is not null and nixexprpath is not null)),
     add check ((type = 1) = (flake is not null));
@@ -16,7 +16,7 @@ alter table builds
     add column jobset_id integer not null references jobsets(id) on delete cascade,
     add column ischannel integer not null default 0, add column globalpriority integer not null default 0,
     add column notificationpendingsince integer,
-    drop column busy, drop column locker, drop column logfile, drop column errormsg;
+    drop column busy, drop column locker, drop column logfile, drop column errormsg, drop column longdescription;
 alter table buildsteps
     add column propagatedfrom integer references builds(id) on delete cascade, add column overhead integer,
     add column timesbuilt integer, add column isnondeterministic boolean;

@@ -2,7 +2,6 @@
 -- are facts about Hydra.
 update schemaversion set version = 72;
 
-alter table jobsets alter column type set not null;
 alter table builds drop constraint builds_job, drop column nixexprinput, drop column nixexprpath;
 alter table buildmetrics drop constraint buildmetrics_job;
 drop table jobs;

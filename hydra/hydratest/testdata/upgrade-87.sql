@@ -8,7 +8,8 @@ alter table jobsetevals
     drop column errormsg, drop column errortime;
 alter table jobsetevalinputs add column shortrevlength smallint;
 alter table projects add column enable_dynamic_run_command boolean not null default false;
-alter table jobsets add column enable_dynamic_run_command boolean not null default false;
+alter table jobsets add column enable_dynamic_run_command boolean not null default false,
+    add check (type in (0, 1)), add check ((type = 0) = (flake is null)), add check (flake is null or nixexprinput is null and nixexprpath is null);
 alter table builds drop column project, drop column jobset;
 alter table buildoutputs alter column path drop not null;
 alter table buildstepoutputs alter column path drop not null;
