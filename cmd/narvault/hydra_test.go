@@ -19,7 +19,7 @@ import (
 // TestHydra runs the stories in testdata/hydra: narvault beside real Nix and a
 // real PostgreSQL with Hydra's tables. They have what TestScript's have.
 func TestHydra(t *testing.T) {
-	testenv.Need(t, "root", "nix", "postgresql")
+	testenv.Need(t, "root", "nix", "postgresql", "unshare")
 	p := storyParams(t, "testdata/hydra")
 	setUp := p.Setup
 	p.Setup = func(env *testscript.Env) error {
