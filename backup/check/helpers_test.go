@@ -109,10 +109,21 @@ func narInfo(p storepath.Path) string { return "cache/" + p.Hash() + bincache.Na
 
 // nar returns the name of the NAR file of a store path, relative to the backup.
 func (s *scene) nar(p storepath.Path) string {
-	text := s.read(narInfo(p))
-	_, rest, _ := strings.Cut(text, "URL: ")
-	url, _, _ := strings.Cut(rest, "\n")
-	return "cache/" + url
+	return "cache/" + s.field(p, "URL: ")
+}
+
+// field returns the value of a field of a narinfo.
+func (s *scene) field(p storepath.Path, key string) string {
+	s.t.Helper()
+	_, rest, _ := strings.Cut(s.read(narInfo(p)), "\n"+key)
+	value, _, _ := strings.Cut(rest, "\n")
+	return value
+}
+
+// exchange gives the narinfo of top a field of lib's.
+func (s *scene) exchange(key string) {
+	s.t.Helper()
+	s.edit(narInfo(s.top), key+s.field(s.top, key), key+s.field(s.lib, key))
 }
 
 func (s *scene) read(name string) string {

@@ -153,6 +153,16 @@ var harms = []harm{
 		says:  "FileHash is ",
 		hurts: "lib,twin demo/one",
 	}, {
+		name: "NarHash of another", do: func(s *scene) { s.remove("index"); s.exchange("NarHash: ") }, o: all,
+		want:  func(s *scene) []string { return []string{"damage nar-data " + s.nar(s.top)} },
+		says:  "its FileHash is right",
+		hurts: "top demo/one",
+	}, {
+		name: "FileHash of another", do: func(s *scene) { s.remove("index"); s.exchange("FileHash: ") }, o: all,
+		want:  func(s *scene) []string { return []string{"damage nar-data " + s.nar(s.top)} },
+		says:  "NarHash is right",
+		hurts: "top demo/one",
+	}, {
 		name: "two NAR files swapped", do: func(s *scene) {
 			a, b := s.read(s.nar(s.lib)), s.read(s.nar(s.top))
 			s.write(s.nar(s.lib), b)
