@@ -87,6 +87,10 @@ func testFaultAnywhere(t *testing.T, fault error, after func(*testing.T, *backup
 			}
 			after(t, fs, dir)
 			backuptest.CheckWhole(t, dir, "p/first")
+			// What is recorded is whole, and what was said to be done is recorded.
+			if done || backuptest.Exists(filepath.Join(dir, layout.ReleasesDir, "p", "second", layout.ReleaseFile)) {
+				backuptest.CheckWhole(t, dir, "p/second")
+			}
 			checkRecovery(t, dir, scene)
 		})
 		if done || t.Failed() {

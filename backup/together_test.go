@@ -1,11 +1,13 @@
 package backup
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/narvault/narvault/backup/backuptest"
@@ -86,6 +88,43 @@ func TestBackupsAtOnce(t *testing.T) {
 	}
 	if backuptest.Exists(filepath.Join(dir, layout.JournalFile)) {
 		t.Error("the journal is left")
+	}
+}
+
+// A mutexFS looks whether names of narinfos and records change under the mutex.
+type mutexFS struct {
+	backuptest.Memory
+	t       *testing.T
+	dir     string
+	changes map[string]int // by extension
+}
+
+func (fs *mutexFS) Rename(from, to string) error {
+	if ext := filepath.Ext(to); ext == bincache.NarInfoExt || strings.HasPrefix(to, filepath.Join(fs.dir, layout.ReleasesDir)) {
+		fs.changes[ext]++
+		f, err := os.Open(filepath.Join(fs.dir, layout.LocksDir, layout.MutexFile))
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); !errors.Is(err, syscall.EWOULDBLOCK) {
+			fs.t.Errorf("%s: the mutex is free (%v)", to, err)
+		}
+	}
+	return fs.Memory.Rename(from, to)
+}
+
+// No two backups decide at once what is archived and recorded.
+func TestMutexOfBackups(t *testing.T) {
+	scene, dir := newCrashScene(t), filepath.Join(t.TempDir(), "backup")
+	fs := &mutexFS{t: t, dir: dir, changes: make(map[string]int)}
+	for _, top := range []storepath.Path{scene.first, scene.second} {
+		if _, err := run(t.Context(), fs, dir, scene.store, request("r", top)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if fs.changes[bincache.NarInfoExt] != 7 || fs.changes[".txt"] < 2 || fs.changes[".json"] < 2 {
+		t.Errorf("changed were %v", fs.changes)
 	}
 }
 

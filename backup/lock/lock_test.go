@@ -97,6 +97,21 @@ func TestKilledHolderLeavesNoLock(t *testing.T) {
 	}
 }
 
+// What one does exclusively no other does meanwhile, though both may write.
+func TestExclusively(t *testing.T) {
+	dir := t.TempDir()
+	one, other := mustLock(t, dir, Writing, Options{}), mustLock(t, dir, Writing, Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	again := func() error { return other.Exclusively(ctx, func() error { return nil }) }
+	if err := one.Exclusively(t.Context(), again); !errors.Is(err, context.Canceled) {
+		t.Errorf("two at once: %v", err)
+	}
+	if err := again(); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
 // Who waits is told for whom, once, and gets the lock when it is free.
 func TestWaitForLock(t *testing.T) {
 	dir := t.TempDir()
