@@ -309,19 +309,47 @@ func TestSpoolFallsBack(t *testing.T) {
 	}
 }
 
-// TestSpoolOnFullDisk has no room where the spool is: the NAR is decoded to where
-// there is some.
+// TestDiskFillsUp fills the disk of a temporary file beside the spool while a NAR
+// is decoded to it: it is decoded to where there is room.
+func TestDiskFillsUp(t *testing.T) {
+	s := newSpoolTest(t)
+	dir := testenv.Tmpfs(t, "size=4m")
+	s.o.Spool = spool.New(filepath.Join(dir, "spool"), 1<<20)
+	must(t, os.Mkdir(filepath.Join(dir, "spool"), 0o700))
+	a := s.open(t)
+	reached, open := s.src.gate(int64(len(s.file) / 2))
+	done := make(chan error, 1)
+	go func() {
+		got, err := readAll(a, 100_001)
+		if err == nil && !bytes.Equal(got, s.n) {
+			err = errChanged
+		}
+		done <- err
+	}()
+	<-reached
+	if err := os.WriteFile(filepath.Join(dir, "other"), make([]byte, 4<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("the disk is not full: %v", err)
+	}
+	open()
+	must(t, <-done)
+	if n := s.src.bytes.Load(); n <= int64(len(s.file)) {
+		t.Errorf("%d bytes of the container were read: it was not decoded again", n)
+	}
+}
+
+// TestSpoolOnFullDisk has no room for a NAR where the spool is, whether its sums
+// are known or not: it is decoded to where there is room.
 func TestSpoolOnFullDisk(t *testing.T) {
 	s := newSpoolTest(t)
-	s.dir = testenv.Tmpfs(t, "size=256k")
-	s.o.Spool = spool.New(filepath.Join(s.dir, "spool"), 1<<30)
-	a := s.open(t)
-	if got, err := readAll(a, 100_001); err != nil || !bytes.Equal(got, s.n) {
-		t.Errorf("wrong bytes, error %v", err)
-	}
-	if left, _ := filepath.Glob(s.dir + "/spool/*.*[rt]"); len(left) > 0 { // .nar, .part
-		t.Errorf("left are %v", left)
-	}
+	dir := testenv.Tmpfs(t, "size=4m")
+	s.dir = filepath.Join(dir, "spool")
+	s.o.Spool = spool.New(s.dir, 1<<30)
+	s.read(t, "with room", 1)
+	must(t, os.Remove(s.find(t, ".nar")))
+	must(t, os.WriteFile(filepath.Join(dir, "other"), make([]byte, 3500<<10), 0o600))
+	s.read(t, "sums are known", 1)
+	must(t, os.Remove(s.find(t, ".sums")))
+	s.read(t, "sums are not known", 1)
 }
 
 // TestBadWhileDecoding damages a spool file while it is written: who reads it gets

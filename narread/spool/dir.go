@@ -216,12 +216,17 @@ func Temporary(dir string, k Key) (*Writer, error) {
 }
 
 // temporary is Temporary, in the directory of the spool if possible: there is
-// more room than in one of memory.
+// more room than in one of memory. If there is less, it is seen now: blocks may be
+// read before the last one is written, so to begin anew elsewhere is too late then.
 func (d *Dir) temporary(k Key) (*Writer, error) {
 	if d == nil {
 		return Temporary("", k)
 	}
-	w, err := Temporary(d.name, k)
+	dir := d.name
+	if free(dir) < k.Size && free(os.TempDir()) >= k.Size {
+		dir = ""
+	}
+	w, err := Temporary(dir, k)
 	if err != nil {
 		w, err = Temporary("", k)
 	}

@@ -3,6 +3,7 @@ package spool
 import (
 	"cmp"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,12 +55,17 @@ func (d *Dir) makeRoom(size int64) error {
 
 // limit returns how large the spool may become, which has used bytes now.
 func (d *Dir) limit(used int64) int64 {
+	return min(d.max, (free(d.name)+used)/2)
+}
+
+// free returns how many bytes can be written where dir is; very many when that
+// cannot be told.
+func free(dir string) int64 {
 	var st unix.Statfs_t
-	if err := unix.Statfs(d.name, &st); err != nil {
-		return d.max
+	if err := unix.Statfs(dir, &st); err != nil {
+		return math.MaxInt64 / 2
 	}
-	free := int64(st.Bavail) * int64(st.Bsize)
-	return min(d.max, (free+used)/2)
+	return int64(st.Bavail) * int64(st.Bsize)
 }
 
 // scan lists NARs, whole and in the making, and sums, the least recently used
