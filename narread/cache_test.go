@@ -132,6 +132,48 @@ func TestEviction(t *testing.T) {
 	}
 }
 
+// TestBuffersAreRecycled takes many blocks through a cache of few.
+func TestBuffersAreRecycled(t *testing.T) {
+	c := NewCache(4 * blockSize)
+	const blocks = 200
+	before := allocated()
+	for i := range blocks {
+		e, err := c.get(blockKey{nil, i}, blockSize, func([]byte) error { return nil })
+		must(t, err)
+		c.release(e)
+	}
+	if n := allocated() - before; n > blocks*blockSize/2 { // the race detector drops some of them
+		t.Errorf("%d bytes allocated for %d blocks", n, blocks)
+	}
+}
+
+// TestWorkIsBounded looks at what may be begun while a block is decoded, and while
+// a container is: 64 MiB of blocks, and as many containers as there are processors.
+func TestWorkIsBounded(t *testing.T) {
+	c := NewCache(0)
+	const size = 1 << 20
+	e, err := c.get(blockKey{nil, 1}, size, func([]byte) error {
+		if c.decoding.TryAcquire(maxDecoding - size + 1) {
+			t.Error("more blocks may be decoded than the bound allows")
+		}
+		return nil
+	})
+	must(t, err)
+	c.release(e)
+	n := makeNAR(t, 1000)
+	o := optionsFor(n, "gzip")
+	o.Cache = c
+	must(t, open(t, onePiece.pack(t, n), o).boundedPass(func([]byte) error {
+		if c.passes.TryAcquire(int64(runtime.GOMAXPROCS(0))) {
+			t.Error("more containers may be decoded than there are processors")
+		}
+		return nil
+	}))
+	if !c.decoding.TryAcquire(maxDecoding) || !c.passes.TryAcquire(int64(runtime.GOMAXPROCS(0))) {
+		t.Error("something is held for ever")
+	}
+}
+
 // TestSharedCache reads several archives through one small cache at once: their
 // blocks must not mix when buffers are recycled.
 func TestSharedCache(t *testing.T) {
