@@ -298,13 +298,22 @@ func TestSnapshot(t *testing.T) {
 
 // TestReadOnlyRole reads as a role that may only SELECT.
 func TestReadOnlyRole(t *testing.T) {
-	forShapes(t, func(t *testing.T, s *scene, _ string) {
+	forShapes(t, func(t *testing.T, s *scene, shape string) {
 		s.AddRelease("disnix", "r", "", s.client)
 		s.Exec("grant select on all tables in schema public to " + hydratest.Guarded)
 		snapshot := open(t, s.As(hydratest.Guarded, hydratest.Password))
 		r := find(t, snapshot, hydra.Selection{Project: "disnix", Jobset: "trunk"})
 		if names(r) != "client server all" {
 			t.Errorf("got %q", names(r))
+		}
+		if hydratest.HasReleases(shape) {
+			find(t, snapshot, hydra.Selection{Project: "disnix", Name: "r"})
+		}
+		if list, err := snapshot.Releases(t.Context(), ""); err != nil || (len(list) == 1) != hydratest.HasReleases(shape) {
+			t.Errorf("releases are %v, %v", list, err)
+		}
+		if list, err := snapshot.Evaluations(t.Context(), "", "", 0); err != nil || len(list) != 3 {
+			t.Errorf("evaluations are %v, %v", list, err)
 		}
 	})
 }

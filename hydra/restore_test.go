@@ -307,6 +307,31 @@ func TestRestoreEvaluationErrors(t *testing.T) {
 	}
 }
 
+// TestRestoreFlake restores a jobset that a flake defines: where Hydra knows
+// flakes, it is one, elsewhere that is said to be lost.
+func TestRestoreFlake(t *testing.T) {
+	source := newScene(t, hydratest.Fresh)
+	source.Exec("update jobsets set type = 1, flake = 'github:NixOS/nix', nixexprinput = null, nixexprpath = null")
+	sel := hydra.Selection{Project: "disnix", Evaluation: int64(source.second)}
+	rows := find(t, open(t, source.URL), sel).Rows
+	for _, shape := range hydratest.Shapes() {
+		t.Run(shape, func(t *testing.T) {
+			target := hydratest.New(t, shape)
+			r := restored(t, target.URL, rows)
+			if !target.Has("jobsets", "flake") {
+				if !slices.Contains(r.Lost, "jobsets.flake") {
+					t.Errorf("lost %q", r.Lost)
+				}
+			} else if got := target.Strings("select flake || ' ' || type || coalesce(nixexprinput, '') from jobsets"); !slices.Equal(got, []string{"github:NixOS/nix 1"}) {
+				t.Errorf("jobsets are %q", got)
+			}
+			if again := restored(t, target.URL, rows); again.Changed() {
+				t.Errorf("again: %+v", again)
+			}
+		})
+	}
+}
+
 // TestRestoreBusy restores rows that say that somebody is at work, as those of
 // narvault's first versions could: nobody is.
 func TestRestoreBusy(t *testing.T) {

@@ -12,8 +12,9 @@ import (
 )
 
 // TestTLS connects to a server that talks TLS only, whoever says so: the name of
-// the database in each of its forms, the environment, a service file. What pg_dump
-// and psql are given leads to the same database in the same way.
+// the database in each of its forms, the environment, a service file, files in the
+// home directory. What pg_dump and psql are given leads to the same database in the
+// same way.
 func TestTLS(t *testing.T) {
 	server := hydratest.NewTLS(t, hydratest.Fresh)
 	server.AddProject("disnix")
@@ -30,6 +31,15 @@ func TestTLS(t *testing.T) {
 	passwords := write("pgpass", fmt.Sprintf("other:*:*:*:wrong\nlocalhost:%s:%s:%s:%s\n", server.Port, server.Name, hydratest.Guarded, hydratest.Password))
 	services := write("services.conf", fmt.Sprintf("# Hydra's\n[other]\nhost=other\n[hydra]\nhost=localhost\nport=%s\ndbname=%s\nuser=%s\npassword=%s\nsslmode=verify-full\nsslrootcert=%s\n",
 		server.Port, server.Name, hydratest.Guarded, hydratest.Password, server.CA))
+	home := filepath.Join(dir, "home")
+	if err := os.MkdirAll(filepath.Join(home, ".postgresql"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for link, file := range map[string]string{".pgpass": passwords, ".pg_service.conf": services, ".postgresql/root.crt": server.CA} {
+		if err := os.Symlink(file, filepath.Join(home, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	expand := strings.NewReplacer("PORT", server.Port, "NAME", server.Name, "OTHER", server.OtherCA, "CA", server.CA, "CERT", server.Cert, "KEY", server.Key)
 	tests := []struct {
 		name, database string
@@ -46,6 +56,8 @@ func TestTLS(t *testing.T) {
 		{"service", "service=hydra", "PGSERVICEFILE=" + services, nil},
 		{"service of DBI", "dbi:Pg:service=hydra", "PGSERVICEFILE=" + services, nil},
 		{"service by environment", "dbi:Pg:", "PGSERVICE=hydra PGSERVICEFILE=" + services, nil},
+		{"files at home", "postgres://guarded@localhost:PORT/NAME?sslmode=verify-full", "HOME=" + home, nil},
+		{"service at home", "service=hydra", "HOME=" + home, nil},
 		{"only encrypted", "postgres://guarded:secret@127.0.0.1:PORT/NAME?sslmode=require", "", nil},
 		{"authority", "postgres://guarded:secret@127.0.0.1:PORT/NAME?sslmode=verify-ca&sslrootcert=CA", "", nil},
 
