@@ -93,7 +93,7 @@ func (c *backupCommand) find(ctx context.Context, snapshot *hydra.Snapshot, sel 
 		req, err := c.hydraRequest(sel, r, snapshot.Database())
 		switch {
 		case errors.Is(err, backup.ErrReleaseID):
-			done.fail(fmt.Errorf("%v: give it another \"name\" in %s", err, c.config)) // it is Hydra's, not wrong usage
+			done.fail(fmt.Errorf("%v: %s in %s", err, renaming(sel), c.config)) // it is Hydra's, not wrong usage
 		case err != nil:
 			return nil, err
 		default:
@@ -101,6 +101,14 @@ func (c *backupCommand) find(ctx context.Context, snapshot *hydra.Snapshot, sel 
 		}
 	}
 	return requests, nil
+}
+
+// renaming says how to give a release a name that it has not in Hydra.
+func renaming(sel *hydra.Selection) string {
+	if sel.Native() {
+		return `say by "evaluation" or "builds" what it is, and give it another "name",`
+	}
+	return `give it another "name"`
 }
 
 // withoutTwins leaves the first of releases that have the same name.
