@@ -44,7 +44,7 @@ var ErrPower = errors.New("the power is gone")
 // A PowerFS is the real file system until its power fails at a chosen
 // operation. Then Crash puts the disk into a state that a power cut may leave:
 // of every directory, the name changes since its last SyncDir may be lost from
-// some point on, and what was written to a file after its last Sync is lost. A
+// some point on, together or each name for itself, and what was written to a file after its last Sync is lost. A
 // file that was moved to another directory may be in both.
 type PowerFS struct {
 	t      *testing.T
@@ -62,6 +62,7 @@ type PowerFS struct {
 
 // A nameOp is a change of a directory that a crash can undo.
 type nameOp struct {
+	name string
 	undo func()
 }
 
@@ -90,7 +91,7 @@ func (p *PowerFS) step() error {
 
 func (p *PowerFS) changed(name string, undo func()) {
 	dir := filepath.Dir(name)
-	p.pending[dir] = append(p.pending[dir], nameOp{undo})
+	p.pending[dir] = append(p.pending[dir], nameOp{name, undo})
 }
 
 func (p *PowerFS) must(err error) {
@@ -265,15 +266,33 @@ func (p *PowerFS) Crash() {
 		if st, err := os.Stat(dir); err != nil || !st.IsDir() {
 			continue
 		}
-		ops := p.pending[dir]
-		survive := p.rng.IntN(len(ops) + 1)
-		for i := len(ops) - 1; i >= survive; i-- {
-			ops[i].undo()
-		}
+		p.lose(p.pending[dir])
 	}
 	// What is there now is what is on the disk, for who begins anew (Revive).
 	clear(p.files)
 	clear(p.pending)
+}
+
+// lose takes back changes of a directory: all from some point on, or, as file
+// systems may that keep no order among names, those of each name from some point
+// on.
+func (p *PowerFS) lose(ops []nameOp) {
+	inOrder := p.rng.IntN(2) == 0
+	count, survive := make(map[string]int), make(map[string]int)
+	for i := range ops {
+		if inOrder {
+			ops[i].name = ""
+		}
+		count[ops[i].name]++
+	}
+	for _, name := range slices.Sorted(maps.Keys(count)) {
+		survive[name] = p.rng.IntN(count[name] + 1)
+	}
+	for _, op := range slices.Backward(ops) {
+		if count[op.name]--; count[op.name] >= survive[op.name] {
+			op.undo()
+		}
+	}
 }
 
 // A powerFile knows how much of it is durable.
