@@ -180,8 +180,8 @@ func flip(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(name, data, 0o644))
 }
 
-// samenar STORE PATH...: each path has the NAR hash, the references and the
-// deriver in the store at directory STORE that it has in the system's store.
+// samenar STORE PATH...: each path has the files, the NAR hash, the references
+// and the deriver in the store at directory STORE that it has in the system's store.
 func sameNAR(ts *testscript.TestScript, neg bool, args []string) {
 	store := ts.MkAbs(args[0])
 	for _, path := range args[1:] {
@@ -191,6 +191,10 @@ func sameNAR(ts *testscript.TestScript, neg bool, args []string) {
 			if got != want {
 				ts.Fatalf("%s of %s is %q, want %q", question, path, got, want)
 			}
+		}
+		// That is what Nix was told; this is what is there.
+		if nixStore(ts, "--dump", store+path) != nixStore(ts, "--dump", path) {
+			ts.Fatalf("the files of %s differ", path)
 		}
 	}
 }
