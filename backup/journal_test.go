@@ -46,6 +46,23 @@ func TestJournal(t *testing.T) {
 	j.close()
 }
 
+// What is noted outlives a power cut, so that it is not done again.
+func TestJournalIsDurable(t *testing.T) {
+	n := narFile{URL: "nar/a.nar", Compression: "none", FileHash: narinfo.Hash{1}, FileSize: 10, NarHash: narinfo.Hash{1}, NarSize: 10}
+	for seed := range uint64(8) {
+		fs := backuptest.NewPowerFS(t, 0, backuptest.ErrPower, seed)
+		j := newJournal(fs, t.TempDir())
+		if err := j.add([]narFile{n}); err != nil {
+			t.Fatal(err)
+		}
+		fs.Crash()
+		if known, err := j.load(); err != nil || known[n.NarHash] != n {
+			t.Errorf("it has %v, %v", known, err)
+		}
+		j.close()
+	}
+}
+
 // What an interrupted backup finished is there for it also after other backups,
 // and the journal gets no younger by them; in the end it is gone.
 func TestJournalOutlivesOthers(t *testing.T) {
