@@ -172,6 +172,28 @@ func (d deed) everywhere(t *testing.T, fault error, after func(*backuptest.Power
 		})
 }
 
+// What was said to be done outlives a power cut.
+func TestForgetAndUndoAreDurable(t *testing.T) {
+	for seed := range uint64(8) {
+		s := newScene(t)
+		fs := backuptest.NewPowerFS(t, 0, backuptest.ErrPower, seed)
+		if _, err := forget(t.Context(), fs, s.Dir, ForgetRequest{Releases: []backup.ReleaseID{dropID}}); err != nil {
+			t.Fatal(err)
+		}
+		fs.Crash()
+		if !s.forgotten() {
+			t.Error("the release is there")
+		}
+		s.gc(Options{})
+		fs = backuptest.NewPowerFS(t, 0, backuptest.ErrPower, seed)
+		if err := unforget(t.Context(), fs, s.Dir, dropID, lock.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		fs.Crash()
+		backuptest.CheckWhole(t, s.Dir, "p/keep", "p/drop")
+	}
+}
+
 // A release that is being forgotten is at every instant there for a reader,
 // whole, or not at all.
 func TestForgetIsAtOnce(t *testing.T) {
