@@ -99,20 +99,29 @@ func (a *archiver) commit(ctx context.Context, group []*job) error {
 	return nil
 }
 
-// publish gives the staged narinfos of a group their names, level by level. A
-// store path that another backup has archived since the plan was made stays as
-// that one has it.
+// publish gives the staged files of a group their names: first the listings, then
+// the narinfos, level by level. A store path that another backup has archived
+// since the plan was made stays as that one has it.
 func (a *archiver) publish(group []*job, staged []stagedInfo) error {
+	absent, err := a.absent(group)
+	if err != nil {
+		return err
+	}
+	var listings []*stagedInfo
+	for i := range staged {
+		if absent[i] {
+			listings = append(listings, &staged[i])
+		}
+	}
+	if err := publishListings(a.fsys, a.backup.Cache.Dir(), listings...); err != nil {
+		return err
+	}
 	for _, level := range jobLevels(group) {
 		for _, i := range level {
-			have, err := archived(a.backup.Cache, group[i].info)
-			switch {
-			case have.info == nil && err == nil:
-				err = staged[i].publish(a.fsys)
-			case have.conflict != nil:
-				a.conflicts = append(a.conflicts, *have.conflict)
+			if !absent[i] {
+				continue
 			}
-			if err != nil {
+			if err := staged[i].publish(a.fsys); err != nil {
 				return err
 			}
 		}
@@ -121,6 +130,23 @@ func (a *archiver) publish(group []*job, staged []stagedInfo) error {
 		}
 	}
 	return nil
+}
+
+// absent reports for each job of a group whether its store path is still not
+// archived, and notes conflicts with those that are.
+func (a *archiver) absent(group []*job) ([]bool, error) {
+	absent := make([]bool, len(group))
+	for i, j := range group {
+		have, err := archived(a.backup.Cache, j.info)
+		if err != nil {
+			return nil, err
+		}
+		if have.conflict != nil {
+			a.conflicts = append(a.conflicts, *have.conflict)
+		}
+		absent[i] = have.info == nil
+	}
+	return absent, nil
 }
 
 // commitNARs gives the NAR files of a group their names and notes them in the
@@ -199,15 +225,28 @@ func (a *archiver) stage(group []*job) ([]stagedInfo, error) {
 	return staged, err
 }
 
-// publish gives the files their names: the narinfo last, because it is what
-// makes the store path exist.
-func (s *stagedInfo) publish(fsys disk.FS) error {
-	if s.listing != "" {
+// publishListings gives listings their names in dir, durably: a crash that lost
+// one after its narinfo has its name would lose it for good, as nobody looks
+// whether the listing of an archived path is there.
+func publishListings(fsys disk.FS, dir string, staged ...*stagedInfo) error {
+	named := false
+	for _, s := range staged {
+		if s.listing == "" {
+			continue
+		}
 		if err := fsys.Rename(s.listing, s.listingName); err != nil {
 			return err
 		}
-		s.listing = ""
+		s.listing, named = "", true
 	}
+	if !named {
+		return nil
+	}
+	return fsys.SyncDir(dir)
+}
+
+// publish gives the narinfo its name, which makes the store path exist.
+func (s *stagedInfo) publish(fsys disk.FS) error {
 	if err := fsys.Rename(s.narInfo, s.narInfoName); err != nil {
 		return err
 	}

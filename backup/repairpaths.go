@@ -200,6 +200,9 @@ func (r *repairer) publish(ctx context.Context, hash string, seen, text, listing
 		if err != nil || !bytes.Equal(now, seen) {
 			return err
 		}
+		if err := publishListings(r.fsys, r.b.Cache.Dir(), &s); err != nil {
+			return err
+		}
 		if err := s.publish(r.fsys); err != nil {
 			return err
 		}
