@@ -27,6 +27,7 @@ type memBackup struct {
 	fault    func(p storepath.Path, off int64, n int) error // of reading from a NAR
 	openErr  error
 	listErr  error
+	panics   bool // Paths does
 	opens    map[storepath.Path]int
 	open     int // trees and streams that are open now
 	lists    int // how often Paths was called
@@ -53,6 +54,9 @@ func (b *memBackup) Paths() (all []storepath.Path, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.lists++
+	if b.panics {
+		panic("oops")
+	}
 	for p := range b.nars {
 		all = append(all, p)
 	}

@@ -156,10 +156,10 @@ func (f *fileSystem) view(n node) (view, error) {
 	return v, nil
 }
 
-// begin is the begin of every request, and end its end. Where a part of an index is mapped into
-// memory, reading it from a drive that was pulled is a fault; it shall be a
-// panic, which is EIO, and not the end of the process. The setting is one of
-// the goroutine, and go-fuse uses some for many requests.
+// begin is the begin of every request, and end its end. Where a part of an index
+// is mapped into memory, reading it from a drive that was pulled is a fault; it
+// shall be a panic, which is EIO, and not the end of the process. The setting is
+// one of the goroutine, and go-fuse uses some for many requests.
 func (f *fileSystem) begin(op int, n node) {
 	debug.SetPanicOnFault(true)
 	f.count.add(op, n)
@@ -212,6 +212,19 @@ func (f *fileSystem) panicked(reason any) fuse.Status {
 	f.errors.once(text, "answer the kernel: %s\n%s", text, debug.Stack())
 	f.damage.add("", errors.New(text))
 	return fuse.EIO
+}
+
+// guarded reads the backup on a goroutine that is not go-fuse's: a fault or a panic
+// is an error there as well, and not the end of the process.
+func (f *fileSystem) guarded(read func() error) (err error) {
+	debug.SetPanicOnFault(true)
+	defer func() {
+		if reason := recover(); reason != nil {
+			f.panicked(reason)
+			err = errPanicked
+		}
+	}()
+	return read()
 }
 
 // String is the name of the file system's type.

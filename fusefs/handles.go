@@ -56,12 +56,12 @@ type handle[V io.Closer] struct {
 }
 
 var (
-	errOpenPanicked = errors.New("opening it panicked")
-	errSlow         = errors.New("opening it takes long")
+	errPanicked = errors.New("reading the backup panicked")
+	errSlow     = errors.New("opening it takes long")
 )
 
 func newHandle[V io.Closer](key node) *handle[V] {
-	return &handle[V]{key: key, ready: make(chan struct{}), slow: make(chan struct{}), err: errOpenPanicked, born: time.Now()}
+	return &handle[V]{key: key, ready: make(chan struct{}), slow: make(chan struct{}), err: errPanicked, born: time.Now()}
 }
 
 // acquire returns the handle of key, opened. The caller releases it. While it is

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"sync"
 	"syscall"
 
@@ -52,14 +51,11 @@ func (f *fileSystem) openTree(key node) (*tree, int64, error) {
 
 // listTree is the rest of openTree. It runs on a goroutine of its own.
 func (f *fileSystem) listTree(t *tree) (cost int64, err error) {
-	debug.SetPanicOnFault(true) // as begin does
-	defer func() {
-		if reason := recover(); reason != nil {
-			f.panicked(reason)
-			err = errOpenPanicked
-		}
-	}()
-	return t.list()
+	err = f.guarded(func() (err error) {
+		cost, err = t.list()
+		return err
+	})
+	return cost, err
 }
 
 // list sets l, and closes the tree if it cannot.

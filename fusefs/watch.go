@@ -68,11 +68,16 @@ func (n node) listsPaths() bool {
 }
 
 // listMembers returns the members of a directory of store paths.
-func (f *fileSystem) listMembers(dir node) (*members, error) {
-	if num := dir.release(); num > 0 {
-		return f.cat.release(num)
-	}
-	return f.cat.store()
+func (f *fileSystem) listMembers(dir node) (m *members, err error) {
+	err = f.guarded(func() (err error) {
+		if num := dir.release(); num > 0 {
+			m, err = f.cat.release(num)
+		} else {
+			m, err = f.cat.store()
+		}
+		return err
+	})
+	return m, err
 }
 
 // keepName returns how long the kernel may keep the name of child in dir.

@@ -102,7 +102,11 @@ func TestNamesAreWatched(t *testing.T) {
 	if len(w.told) > 0 {
 		t.Errorf("told of %s after an error", w.told)
 	}
-	b.do(func() { b.listErr = nil })
+	b.do(func() { b.listErr, b.panics = nil, true })
+	if w.tick(f); len(w.told) > 0 || !strings.Contains(string(f.damage.text()), "oops") {
+		t.Errorf("told of %s after a panic, of which the list of damage says %q", w.told, f.damage.text())
+	}
+	b.do(func() { b.panics = false })
 
 	// Names that the kernel has forgotten need no watching.
 	w.clock = w.clock.Add(nameAge + 1)
