@@ -11,6 +11,7 @@ import (
 
 	"github.com/narvault/narvault/hydra"
 	"github.com/narvault/narvault/narread/storepath"
+	"github.com/narvault/narvault/narread/testenv"
 )
 
 // TestPutLog copies a log to where FindLogs, and Hydra, find it; one that is there
@@ -56,9 +57,7 @@ func TestPutLog(t *testing.T) {
 
 // TestPutLogOwner makes directories in which Hydra's own user can go on writing.
 func TestPutLogOwner(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can restore what belongs to another user")
-	}
+	testenv.Need(t, "root")
 	home, from := t.TempDir(), filepath.Join(t.TempDir(), "log")
 	const hydraUser, mode = 65534, fs.ModeSetgid | 0o775
 	if err := errors.Join(os.WriteFile(from, []byte("built"), 0o600), os.Chown(home, hydraUser, hydraUser), os.Chmod(home, mode)); err != nil {
