@@ -95,7 +95,8 @@ const askHolders = 2 * time.Second
 // After that, Wait does not wait for the end of the connection. Nix commands
 // keep private copies of all mounts, which hold it as long as they run. It is
 // aborted as soon as nothing was asked of it for Options.Linger, and no answer is
-// due any more, or not for ten times as long. That is no error, unless the mount was detached while in use: ErrCutOff.
+// due any more, or not for ten times as long. That is no error, unless the mount
+// was detached while in use: ErrCutOff.
 func (s *Server) Wait(ctx context.Context) error {
 	gone, stop := s.watch()
 	defer stop()

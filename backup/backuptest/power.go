@@ -44,8 +44,9 @@ var ErrPower = errors.New("the power is gone")
 // A PowerFS is the real file system until its power fails at a chosen
 // operation. Then Crash puts the disk into a state that a power cut may leave:
 // of every directory, the name changes since its last SyncDir may be lost from
-// some point on, together or each name for itself, and what was written to a file after its last Sync is lost. A
-// file that was moved to another directory may be in both.
+// some point on, together or each name for itself, and what was written to a file
+// after its last Sync is lost. A file that was moved to another directory may be
+// in both.
 type PowerFS struct {
 	t      *testing.T
 	failAt int   // the operation that fails, 0 for never
