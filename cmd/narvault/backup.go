@@ -50,8 +50,9 @@ backup yet is written; backing up a release again updates it.
 A STORE-PATH is a store path, a file in one, a symlink to one (result, a
 profile, /run/current-system), or its hash part. With --from, it is taken from
 another backup or binary cache: no Nix store is asked, and signatures are kept.
-(With --config, only what the Nix store lacks is: what Hydra let go.) NAR files are taken over as they are where any part of them can be read without
-the rest (of backups), else packed anew; --as-is and --compression decide.
+(With --config, only what the Nix store lacks is: what Hydra let go.) NAR files
+are taken over as they are where any part of them can be read without the rest
+(of backups), else packed anew; --as-is and --compression decide.
 
 With --config, releases of Hydra are backed up instead, as FILE says:
 
