@@ -207,11 +207,7 @@ func TestHidden(t *testing.T) {
 
 func TestJobs(t *testing.T) {
 	dir, store, top := backedUp(t, "none")
-	b, err := Open(dir, bincache.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
+	b := mustOpen(t, dir)
 	j := NewJobs(b)
 	ids, err := b.Releases()
 	if err != nil || len(ids) != 1 {

@@ -56,11 +56,7 @@ func mustAddDump(t *testing.T, dir string, req *DumpRequest) *DumpResult {
 // dumpTexts returns what the dumps of a backup hold, the newest first.
 func dumpTexts(t *testing.T, dir string) (texts []string) {
 	t.Helper()
-	b, err := Open(dir, bincache.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
+	b := mustOpen(t, dir)
 	dumps, err := b.Dumps()
 	if err != nil {
 		t.Fatal(err)
@@ -90,11 +86,7 @@ func TestDumps(t *testing.T) {
 	long := strings.Repeat("row of a table\n", 100_000)
 	first := mustAddDump(t, dir, dumpOf("hydra", "first"))
 	second := mustAddDump(t, dir, dumpOf("hydra", long)) // within the same second
-	b, err := Open(dir, bincache.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
+	b := mustOpen(t, dir)
 	d, err := b.Dump("")
 	if err != nil || d.File != second.Dump.File || d.Database != "hydra" || len(d.Info) == 0 || d.Size == 0 || d.Verified != nil {
 		t.Errorf("the newest is %+v, %v", d, err)

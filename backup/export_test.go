@@ -120,11 +120,7 @@ func readAtEquals(t *testing.T, e *Export, want []byte, off, n int) {
 
 func TestExportIncomplete(t *testing.T) {
 	dir, _, top := backedUp(t, "zstd")
-	b, err := Open(dir, bincache.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
+	b := mustOpen(t, dir)
 	if _, err := b.NewExport([]storepath.Path{top}); err == nil || !strings.Contains(err.Error(), "not in the closure") {
 		t.Errorf("a list without its references: %v", err)
 	}
@@ -171,11 +167,7 @@ func TestExportDamagedNarInfo(t *testing.T) {
 	dir, store, top := backedUp(t, "zstd")
 	sum := store.Valid[top].NarHash
 	forEachFlip(t, filepath.Join(dir, layout.CacheDir, top.Hash()+".narinfo"), 1000, func(offset int) {
-		b, err := Open(dir, bincache.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer b.Close()
+		b := mustOpen(t, dir)
 		info, err := b.Cache.Lookup(top)
 		if err != nil {
 			return

@@ -13,7 +13,6 @@ import (
 	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/backup/lock"
 	"github.com/narvault/narvault/backup/nixstore"
-	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
 	"github.com/narvault/narvault/narread/testenv"
 	"github.com/narvault/narvault/narread/testenv/blockfs"
@@ -71,11 +70,6 @@ func TestLargeFileOnFAT(t *testing.T) {
 // What is archived already need not be written.
 func TestLargeFileThatIsThere(t *testing.T) {
 	dir, store, top := backedUp(t, "none")
-	b, err := Open(dir, bincache.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
 	r := &runner{dir: dir, store: store, req: &Request{Release: ReleaseID{"p", "r"}}}
 	r.infos = []nixstore.PathInfo{{Path: top, NarSize: 5 << 30}}
 	if _, err := r.checkMedium(fat); err != nil {

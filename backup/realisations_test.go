@@ -53,11 +53,7 @@ func TestRealisations(t *testing.T) {
 			t.Fatal(name, err)
 		}
 	}
-	from, err := Open(dir, bincache.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer from.Close()
+	from := mustOpen(t, dir)
 	to := filepath.Join(t.TempDir(), "to")
 	for _, change := range []string{doi(top), "mine"} {
 		if r := mustRun(t, to, FromCache(from, false), request("r", top)); len(r.Warnings) > 0 {
@@ -97,11 +93,7 @@ func TestRealisationsDurable(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	from, err := Open(dir, bincache.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer from.Close()
+	from := mustOpen(t, dir)
 	for op := 1; ; op++ {
 		to := filepath.Join(t.TempDir(), "to")
 		fs := backuptest.NewPowerFS(t, op, backuptest.ErrPower, uint64(op))

@@ -14,7 +14,6 @@ import (
 	"github.com/narvault/narvault/backup/backuptest"
 	"github.com/narvault/narvault/backup/disk"
 	"github.com/narvault/narvault/backup/layout"
-	"github.com/narvault/narvault/index/bincache"
 )
 
 // TestCrashRepairFrom stops a repair out of a copy of the backup at each
@@ -41,11 +40,7 @@ func testRepairFromFaults(t *testing.T, fault error, after func(*backuptest.Powe
 	if err := os.CopyFS(copied, os.DirFS(template.Dir)); err != nil {
 		t.Fatal(err)
 	}
-	from, err := Open(copied, bincache.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer from.Close()
+	from := mustOpen(t, copied)
 	req := RepairRequest{From: []*Backup{from}, NoCheckSigs: true, Suspects: template.harm()}
 	template.Write("", layout.ReleasesDir, "p", "drop", layout.ClosureFile)
 	template.Write("no frames", layout.DumpsDir, filepath.Base(dump.File))

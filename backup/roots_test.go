@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/narvault/narvault/backup/backuptest"
-	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
 	"github.com/narvault/narvault/narread/testenv"
 )
@@ -203,11 +202,7 @@ func TestLogs(t *testing.T) {
 // What a log has beyond the limit is left out, and that is said.
 func TestLogIsCutOff(t *testing.T) {
 	dir, _, _ := backedUp(t, "none")
-	b, err := Open(dir, bincache.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
+	b := mustOpen(t, dir)
 	log := filepath.Join(t.TempDir(), "log")
 	if err := os.WriteFile(log, []byte("0123456789"), 0o644); err != nil {
 		t.Fatal(err)
@@ -235,11 +230,7 @@ func TestCopyLogs(t *testing.T) {
 	}
 	req.Logs = map[storepath.Path]string{drv: log}
 	mustRun(t, filepath.Join(dir, "one"), store, req)
-	b, err := Open(filepath.Join(dir, "one"), bincache.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
+	b := mustOpen(t, filepath.Join(dir, "one"))
 	copied := filepath.Join("cache/log", string(drv))
 	if _, err := Copy(t.Context(), filepath.Join(dir, "two"), FromCache(b, false), req.Release, Request{}); err != nil {
 		t.Fatal(err)

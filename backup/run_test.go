@@ -30,6 +30,17 @@ func mustRun(t *testing.T, dir string, store Store, req Request) *Result {
 	return r
 }
 
+// mustOpen opens a backup until the test ends.
+func mustOpen(t *testing.T, dir string) *Backup {
+	t.Helper()
+	b, err := Open(dir, bincache.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	return b
+}
+
 // Store paths are stored once, and so are equal contents.
 func TestDeduplication(t *testing.T) {
 	store := backuptest.NewStore(t)
@@ -88,11 +99,7 @@ func TestConflict(t *testing.T) {
 	if len(r.Conflicts) != 1 || r.Conflicts[0] != want || !r.Partial() {
 		t.Errorf("got %+v, want %+v", r.Conflicts, want)
 	}
-	b, err := Open(dir, bincache.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
+	b := mustOpen(t, dir)
 	if info, err := b.Cache.Lookup(p); err != nil || info.NarHash != before.NarHash {
 		t.Errorf("archived now: %+v, %v", info, err)
 	}
@@ -319,11 +326,7 @@ func TestConflictKeepsReleaseWhole(t *testing.T) {
 	if r := mustRun(t, dir, store, request("r2", p)); len(r.Conflicts) != 1 {
 		t.Errorf("got %+v", r.Conflicts)
 	}
-	b, err := Open(dir, bincache.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
+	b := mustOpen(t, dir)
 	paths, err := b.Closure(ReleaseID{"p", "r2"})
 	if err != nil || len(paths) != 3 {
 		t.Errorf("closure: %v, %v", paths, err)

@@ -13,8 +13,8 @@ import (
 	"github.com/nix-community/go-nix/pkg/narinfo/signature"
 
 	"github.com/narvault/narvault/backup/backuptest"
+	"github.com/narvault/narvault/backup/disk"
 	"github.com/narvault/narvault/backup/layout"
-	"github.com/narvault/narvault/index/bincache"
 )
 
 func newKey(t *testing.T, name string) SignKey {
@@ -39,11 +39,7 @@ func mustSign(t *testing.T, dir string, req SignRequest) *SignResult {
 // signature of its name that is wrong is an error.
 func signedBy(t *testing.T, dir string, key SignKey) int {
 	t.Helper()
-	b, err := Open(dir, bincache.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
+	b := mustOpen(t, dir)
 	paths, damage, err := b.Paths(t.Context())
 	if err := errors.Join(damage, err); err != nil {
 		t.Fatal(err)
@@ -137,13 +133,27 @@ func TestBackupSigns(t *testing.T) {
 // signing again completes it.
 func TestSignCrashAnywhere(t *testing.T) {
 	key := newKey(t, "one")
-	for op := 1; ; op++ {
+	req := SignRequest{Keys: []SignKey{key}}
+	signCrashAnywhere(t, key, func() (string, func(disk.FS) error) {
 		dir, _, _ := backedUp(t, "none")
+		return dir, func(fs disk.FS) error {
+			_, damage, err := sign(t.Context(), fs, dir, req)
+			return errors.Join(damage, err)
+		}
+	})
+}
+
+// signCrashAnywhere cuts the power at each operation of what is to bring a key's
+// signatures into a new backup of three paths, and does it again then.
+func signCrashAnywhere(t *testing.T, key SignKey, scene func() (dir string, do func(disk.FS) error)) {
+	t.Helper()
+	for op := 1; ; op++ {
+		dir, do := scene()
 		fs := backuptest.NewPowerFS(t, op, backuptest.ErrPower, uint64(op))
-		_, _, err := sign(t.Context(), fs, dir, SignRequest{Keys: []SignKey{key}})
+		err := do(fs)
 		if fs.Ops < op {
-			if err != nil || op < 8 {
-				t.Errorf("without a fault, after %d operations: %v", fs.Ops, err)
+			if n := signedBy(t, dir, key); err != nil || n != 3 || op < 8 {
+				t.Errorf("without a fault, after %d operations: %d signed, %v", fs.Ops, n, err)
 			}
 			return
 		}
@@ -153,9 +163,21 @@ func TestSignCrashAnywhere(t *testing.T) {
 		fs.Crash()
 		backuptest.CheckWhole(t, dir, "p/r")
 		signedBy(t, dir, key)
-		mustSign(t, dir, SignRequest{Keys: []SignKey{key}})
+		if err := do(backuptest.Memory{}); err != nil {
+			t.Errorf("operation %d: once more: %v", op, err)
+		}
 		if n := signedBy(t, dir, key); n != 3 {
 			t.Errorf("operation %d: %d paths are signed", op, n)
+		}
+	}
+}
+
+// allSignedBy checks that each key has signed the three paths of a backup.
+func allSignedBy(t *testing.T, dir string, keys []SignKey) {
+	t.Helper()
+	for _, key := range keys {
+		if n := signedBy(t, dir, key); n != 3 {
+			t.Errorf("%d paths are signed by %s", n, key.Public())
 		}
 	}
 }
@@ -173,11 +195,7 @@ func TestSignConcurrently(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	for _, key := range keys {
-		if n := signedBy(t, dir, key); n != 3 {
-			t.Errorf("%d paths are signed by %s", n, key.Public())
-		}
-	}
+	allSignedBy(t, dir, keys)
 }
 
 // A damaged narinfo is named, and the others are signed.

@@ -2,7 +2,6 @@ package backup
 
 import (
 	"bytes"
-	"errors"
 	"maps"
 	"os"
 	"path/filepath"
@@ -14,8 +13,8 @@ import (
 	"github.com/nix-community/go-nix/pkg/narinfo/signature"
 
 	"github.com/narvault/narvault/backup/backuptest"
+	"github.com/narvault/narvault/backup/disk"
 	"github.com/narvault/narvault/backup/layout"
-	"github.com/narvault/narvault/index/bincache"
 	"github.com/narvault/narvault/narread/storepath"
 )
 
@@ -124,11 +123,7 @@ func TestMalformedSignaturesAreLeftOut(t *testing.T) {
 
 func sigsOf(t *testing.T, dir string, p storepath.Path) int {
 	t.Helper()
-	b, err := Open(dir, bincache.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
+	b := mustOpen(t, dir)
 	info, err := b.Cache.Lookup(p)
 	if err != nil {
 		t.Fatal(err)
@@ -140,30 +135,16 @@ func sigsOf(t *testing.T, dir string, p storepath.Path) int {
 // or the new one, and the next backup completes it.
 func TestUpstreamSignaturesCrashAnywhere(t *testing.T) {
 	key := newKey(t, "one")
-	for op := 1; ; op++ {
+	signCrashAnywhere(t, key, func() (string, func(disk.FS) error) {
 		dir, store, top := backedUp(t, "none")
 		for p := range store.Valid {
 			signUpstream(t, store, p, key)
 		}
-		fs := backuptest.NewPowerFS(t, op, backuptest.ErrPower, uint64(op))
-		_, err := run(t.Context(), fs, dir, store, request("r", top))
-		if fs.Ops < op {
-			if n := signedBy(t, dir, key); err != nil || n != 3 || op < 8 {
-				t.Errorf("without a fault, after %d operations: %d signed, %v", fs.Ops, n, err)
-			}
-			return
+		return dir, func(fs disk.FS) error {
+			_, err := run(t.Context(), fs, dir, store, request("r", top))
+			return err
 		}
-		if !errors.Is(err, backuptest.ErrPower) {
-			t.Fatalf("operation %d: %v", op, err)
-		}
-		fs.Crash()
-		backuptest.CheckWhole(t, dir, "p/r")
-		signedBy(t, dir, key)
-		mustRun(t, dir, store, request("r", top))
-		if n := signedBy(t, dir, key); n != 3 {
-			t.Errorf("operation %d: %d paths are signed", op, n)
-		}
-	}
+	})
 }
 
 // Several that bring signatures at once, and one who signs, lose none.
@@ -189,11 +170,7 @@ func TestUpstreamSignaturesConcurrently(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	for _, key := range keys {
-		if n := signedBy(t, dir, key); n != 3 {
-			t.Errorf("%d paths are signed by %s", n, key.Public())
-		}
-	}
+	allSignedBy(t, dir, keys)
 }
 
 // A copy brings the signatures that the other backup has got since.
@@ -203,11 +180,7 @@ func TestCopyBringsSignatures(t *testing.T) {
 	id := ReleaseID{"p", "r"}
 	copyTo := func() *Result {
 		t.Helper()
-		from, err := Open(dir, bincache.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer from.Close()
+		from := mustOpen(t, dir)
 		r, err := Copy(t.Context(), second, FromCache(from, false), id, Request{})
 		if err != nil {
 			t.Fatal(err)
@@ -234,11 +207,7 @@ func TestRepairBringsSignatures(t *testing.T) {
 		second := filepath.Join(t.TempDir(), "second")
 		signUpstream(t, store, top, key)
 		mustRun(t, second, store, request("r", top))
-		b, err := Open(second, bincache.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer b.Close()
+		b := mustOpen(t, second)
 		info, err := b.Cache.Lookup(top)
 		if err != nil {
 			t.Fatal(err)

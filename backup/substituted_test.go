@@ -69,11 +69,7 @@ func TestSubstitutedErrors(t *testing.T) {
 	dir := t.TempDir()
 	mustRun(t, dir, store, request("r", kept))
 	delete(store.Valid, lost)
-	from, err := Open(dir, bincache.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer from.Close()
+	from := mustOpen(t, dir)
 	s, err := Substituted(store, FromCache(from, false))
 	if err != nil {
 		t.Fatal(err)

@@ -30,11 +30,7 @@ func mustLock(t *testing.T, dir string, kind lock.Kind) *lock.Lock {
 // What only looks needs no right to write, and writes nothing.
 func TestLockOfReader(t *testing.T) {
 	dir, _, _ := backedUp(t, "zstd")
-	b, err := Open(dir, bincache.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
+	b := mustOpen(t, dir)
 	l, err := b.Lock(t.Context(), lock.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -48,11 +44,7 @@ func TestLockOfReader(t *testing.T) {
 		t.Error("the lock of gc was passed over")
 	}
 	gc.Close()
-	foreign, err := Open(filepath.Join(dir, layout.CacheDir), bincache.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer foreign.Close()
+	foreign := mustOpen(t, filepath.Join(dir, layout.CacheDir))
 	if l, err := foreign.Lock(t.Context(), lock.Options{}); err != nil || backuptest.Exists(filepath.Join(dir, layout.CacheDir, layout.LockFile)) {
 		t.Errorf("a foreign cache: %v, %v", l, err)
 	}
@@ -158,11 +150,7 @@ func TestConflictBetweenBackups(t *testing.T) {
 		t.Errorf("conflicts %v, want %v", r.Conflicts, want)
 	}
 	backuptest.CheckWhole(t, dir, "p/first", "p/second")
-	b, err := Open(dir, bincache.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
+	b := mustOpen(t, dir)
 	if paths, err := b.Closure(ReleaseID{"p", "second"}); err != nil || len(paths) != 2 {
 		t.Errorf("closure %v, %v", paths, err)
 	}

@@ -16,11 +16,7 @@ import (
 // unpackAll restores all paths of a backup into a directory.
 func unpackAll(t *testing.T, dir, to string, below ...UnpackItem) (*UnpackResult, error) {
 	t.Helper()
-	b, err := Open(dir, bincache.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
+	b := mustOpen(t, dir)
 	closure, err := b.Closure(ReleaseID{"p", "r"})
 	if err != nil {
 		t.Fatal(err)
@@ -45,11 +41,7 @@ func states(r *UnpackResult) string {
 func TestUnpackDamage(t *testing.T) {
 	dir, store, top := backedUp(t, "zstd")
 	lib := store.Valid[top].References
-	b, err := Open(dir, bincache.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
+	b := mustOpen(t, dir)
 	info, err := b.Cache.Lookup(top)
 	if err != nil {
 		t.Fatal(err)
@@ -92,11 +84,7 @@ func TestUnpackDamage(t *testing.T) {
 func TestUnpackReceipt(t *testing.T) {
 	dir, _, top := backedUp(t, "none")
 	to := filepath.Join(t.TempDir(), "new")
-	b, err := Open(dir, bincache.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
+	b := mustOpen(t, dir)
 	for _, items := range [][]UnpackItem{{{Path: top, Below: "content"}}, {{Path: top}}, {{Path: top}, {Path: top}}} {
 		if _, err := b.Unpack(t.Context(), UnpackRequest{Dir: to, Items: items}); err != nil {
 			t.Fatal(err)

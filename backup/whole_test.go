@@ -28,11 +28,7 @@ func TestCopyOfDamagedRecord(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := twoReleases(t)
 			change(s)
-			b, err := Open(s.Dir, bincache.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer b.Close()
+			b := mustOpen(t, s.Dir)
 			to := filepath.Join(t.TempDir(), "to")
 			var damage *bincache.DamageError
 			if _, err := Copy(t.Context(), to, FromCache(b, false), ReleaseID{"p", "keep"}, Request{}); !errors.As(err, &damage) {
@@ -54,11 +50,7 @@ func TestWholeClosure(t *testing.T) {
 	}
 	mustRun(t, s.Dir, s.Store, request("keep", s.Only))
 	s.Write(string(before), "releases/p/keep/release.json")
-	b, err := Open(s.Dir, bincache.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
+	b := mustOpen(t, s.Dir)
 	if closure, err := b.WholeClosure(ReleaseID{"p", "keep"}); err != nil || len(closure) != 2 {
 		t.Errorf("got %v, %v", closure, err)
 	}
@@ -90,11 +82,7 @@ func TestCopyOfHalfUpdatedRelease(t *testing.T) {
 		if _, err := run(t.Context(), fs, half, store, next); err == nil {
 			break
 		}
-		b, err := Open(half, bincache.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer b.Close()
+		b := mustOpen(t, half)
 		if !b.HalfWritten(req.Release) {
 			continue
 		}
